@@ -1,1 +1,15 @@
-//! Placeholder, replaced within the hour.
+//! A replicated, strongly consistent key-value store: the embeddable node, and the client that talks to a cluster.
+//!
+//! The pure parts never touch a file, a clock or a socket: bytes, time and chance come in as arguments.
+//!
+//! - [`kv`]: what is replicated - commands, the envelope around them in the log, the store, sessions, snapshots;
+//! - [`wire`]: requests of clients and messages between nodes as bytes.
+//!
+//! Feature `client` alone gives what a program needs to talk to a cluster; feature `server` (default) is the node.
+
+#![forbid(unsafe_code)]
+
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod kv;
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod wire;

@@ -1,0 +1,141 @@
+//! What a node says about itself: one element of `nodes` in `kvctl status -o json`.
+//!
+//! The same structs travel in postcard, which writes fields by position: nothing may be skipped, flattened or untagged.
+//! Node ids are 16 hexadecimal digits in text, because a 64-bit number does not survive every JSON reader.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The part a node plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeRole {
+    /// Follows a leader, or waits for one.
+    #[default]
+    Follower,
+    /// Asks whether it could win an election.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Receives the log but has no vote.
+    Learner,
+}
+
+impl NodeRole {
+    /// The word users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeRole::Follower => "follower",
+            NodeRole::PreCandidate => "pre-candidate",
+            NodeRole::Candidate => "candidate",
+            NodeRole::Leader => "leader",
+            NodeRole::Learner => "learner",
+        }
+    }
+}
+
+/// How a node's storage does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StorageState {
+    /// Sound.
+    #[default]
+    Ok,
+    /// Damaged entries are being fetched from peers.
+    Repairing,
+    /// No space left: writes are refused.
+    Full,
+    /// A sync failed; the node stops.
+    Failed,
+}
+
+impl StorageState {
+    /// The word users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StorageState::Ok => "ok",
+            StorageState::Repairing => "repairing",
+            StorageState::Full => "full",
+            StorageState::Failed => "failed",
+        }
+    }
+}
+
+/// The storage of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StorageStatus {
+    /// How it does.
+    pub state: StorageState,
+    /// Bytes of the log on disk.
+    pub log_bytes: u64,
+    /// Median time of a sync, in microseconds.
+    pub sync_p50_us: u64,
+    /// 99th percentile of the time of a sync, in microseconds.
+    pub sync_p99_us: u64,
+    /// Free bytes on the file system of the log.
+    pub disk_free_bytes: u64,
+}
+
+/// The rolling hash over everything applied. Equal on equal replicas at the same index.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StateHash {
+    /// Index of the last entry in it.
+    pub applied: u64,
+    /// 16 hexadecimal digits.
+    pub hash: String,
+}
+
+/// One node, as it sees itself.
+///
+/// `leader`, `voted_for`, `voters`, `learners` and the keys of the two maps are node names; an id in 16 hexadecimal digits
+/// where no name is known. `Default` is a node that could not be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its id, 16 hexadecimal digits.
+    pub id: String,
+    /// Where it listens, host and port.
+    pub address: String,
+    /// It answered. `false` is written by the one who asked in vain; all that follows is then empty.
+    pub reachable: bool,
+    /// The part it plays.
+    pub role: NodeRole,
+    /// Its current term.
+    pub term: u64,
+    /// The leader it knows of.
+    pub leader: Option<String>,
+    /// Whom it voted for in this term.
+    pub voted_for: Option<String>,
+    /// Entries up to here are committed.
+    pub commit_index: u64,
+    /// Entries up to here are applied.
+    pub last_applied: u64,
+    /// Oldest entry in its log.
+    pub first_index: u64,
+    /// Newest entry in its log.
+    pub last_index: u64,
+    /// Last entry in its newest snapshot; 0 without one.
+    pub snapshot_index: u64,
+    /// On a leader: the next entry for each other node.
+    pub next_index: BTreeMap<String, u64>,
+    /// On a leader: the newest entry each other node is known to hold.
+    pub match_index: BTreeMap<String, u64>,
+    /// Voters of the configuration in force.
+    pub voters: Vec<String>,
+    /// Learners of the configuration in force.
+    pub learners: Vec<String>,
+    /// Its storage.
+    pub storage: StorageStatus,
+    /// Its state.
+    pub state_hash: StateHash,
+    /// When its certificate ends, RFC 3339, UTC; empty if unknown.
+    pub certificate_expires: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Version of the program.
+    pub version: String,
+}
