@@ -1,0 +1,491 @@
+//! The bytes of every file of a log directory. Pure: slices in, values or typed errors out.
+//!
+//! All files begin their blocks with the same sixteen bytes, the *preamble*: eight bytes of magic, a
+//! version and a checksum over these twelve. They never change in any later version, so that a flipped
+//! bit is told from a newer format before anything else is believed. Order of checks everywhere:
+//! preamble, version, length bounds, checksum, binding, fields. `docs/log-format.md` has the tables.
+
+use crate::options::Binding;
+use crate::record::{self, HEADER_BYTES};
+
+/// Bytes at the front of a segment that hold its header; records begin here.
+pub const SEGMENT_HEADER_BYTES: u64 = 4096;
+/// Version of the segment format.
+pub const SEGMENT_VERSION: u32 = 1;
+/// Version of the control file format.
+pub const CONTROL_VERSION: u32 = 1;
+/// Version of the format of files that are stored twice.
+pub const TWIN_VERSION: u32 = 1;
+
+/// Local prefix in front of each stored record: `synced_to`, `bind`, `generation`.
+pub(crate) const PREFIX_BYTES: usize = 16;
+/// Records start at multiples of this.
+pub(crate) const ALIGN: u64 = 8;
+/// The seal index lies in pages of its own, so that one bad page never takes both a record and its name.
+pub(crate) const SEAL_PAGE_BYTES: u64 = 4096;
+/// Reserved at a segment's end for the footer of the seal index.
+pub(crate) const SEAL_FOOTER_BYTES: u64 = 64;
+/// Reserved per record for its line in the seal index: term, offset, payload checksum.
+pub(crate) const SEAL_LINE_BYTES: u64 = 16;
+
+pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RLOGSEGM";
+pub(crate) const CONTROL_MAGIC: [u8; 8] = *b"RLOGCTRL";
+pub(crate) const HARD_STATE_MAGIC: [u8; 8] = *b"RLOGVOTE";
+
+const PREAMBLE_BYTES: usize = 16;
+
+const _: () = assert!(PREFIX_BYTES.is_multiple_of(8));
+const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(SEAL_PAGE_BYTES));
+
+/// What did not check in a block or record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Check {
+    /// Checksum over magic and version.
+    Preamble,
+    /// The eight bytes that name the kind of a file.
+    Magic,
+    /// Checksum of a segment header, a control slot or one copy of a file stored twice.
+    BlockChecksum,
+    /// Length of a file.
+    FileLength,
+    /// A length field is out of bounds.
+    Length,
+    /// The header of a record is all zeros where a record must be.
+    Blank,
+    /// Checksum of a record's header.
+    HeaderChecksum,
+    /// Checksum of a record's payload.
+    PayloadChecksum,
+    /// Checksum that binds a record to its segment, place and generation.
+    Bind,
+    /// Version of a record.
+    RecordVersion,
+    /// Fields of a record that no entry has.
+    RecordFields,
+    /// Index of a record, of a segment's first entry, or of the last entry.
+    Index,
+    /// Term of a record, or the term before a segment's first entry.
+    Term,
+    /// Generation of a record or segment.
+    Generation,
+    /// The medium cannot be read there (`found` is the error number).
+    Unreadable,
+    /// Both copies claim to be the newest and differ (`expected` and `found` are their checksums).
+    Copies,
+}
+
+/// One failed check, with both values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) check: Check,
+    pub(crate) expected: u64,
+    pub(crate) found: u64,
+}
+
+impl Fault {
+    pub(crate) fn new(check: Check, expected: impl Into<u64>, found: impl Into<u64>) -> Fault {
+        Fault { check, expected: expected.into(), found: found.into() }
+    }
+}
+
+/// Why a block is not what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlockError {
+    Newer { found: u32, known: u32 },
+    Foreign { found: Binding },
+    Fault(Fault),
+}
+
+impl From<Fault> for BlockError {
+    fn from(fault: Fault) -> BlockError {
+        BlockError::Fault(fault)
+    }
+}
+
+/// A position in the log: everything before `offset` of `segment` counts, up to and with entry `index`.
+/// Segment 0 stands for "before the first segment".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+}
+
+/// Where a generation begins: records at or after it with a lower generation are dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cut {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+}
+
+/// One slot of the control file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ControlSlot {
+    pub(crate) sequence: u64,
+    /// False while the directory is being created.
+    pub(crate) complete: bool,
+    /// Everything up to here was covered by a completed sync. Written lazily.
+    pub(crate) watermark: Mark,
+    /// The watermark of the last slot whose own sync had completed when this one was written.
+    pub(crate) synced_watermark: Mark,
+    pub(crate) generation: u64,
+    pub(crate) cut: Cut,
+    /// Everything at or below is purged or in a snapshot.
+    pub(crate) floor: (u64, u64),
+    /// Commit index, a hint; never above the watermark.
+    pub(crate) commit: u64,
+}
+
+/// Bytes of a control slot, within one 512-byte unit so that it is written whole or not at all.
+pub(crate) const CONTROL_SLOT_BYTES: usize = 176;
+/// Distance of the two control slots; each has a page of its own.
+pub(crate) const CONTROL_SLOT_STRIDE: u64 = 4096;
+/// Length of the control file.
+pub(crate) const CONTROL_FILE_BYTES: u64 = 2 * CONTROL_SLOT_STRIDE;
+
+const _: () = assert!(CONTROL_SLOT_BYTES <= 512);
+
+/// The header of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) number: u64,
+    pub(crate) nonce: u64,
+    /// Index of the first entry in it.
+    pub(crate) base: u64,
+    /// Term of the entry before the first one.
+    pub(crate) previous_term: u64,
+    /// Generation in which the segment was taken into use.
+    pub(crate) generation: u64,
+    pub(crate) segment_bytes: u64,
+}
+
+/// Bytes of a segment header.
+pub(crate) const SEGMENT_HEADER_USED: usize = 88;
+
+const _: () = assert!(SEGMENT_HEADER_USED <= 512);
+
+/// The local prefix of a stored record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Prefix {
+    /// Offset in this segment up to which a sync had returned when this record was written.
+    pub(crate) synced_to: u32,
+    pub(crate) bind: u32,
+    pub(crate) generation: u64,
+}
+
+/// Bytes that an entry takes in a segment, with prefix and padding.
+#[must_use]
+pub(crate) fn stored_bytes(payload_bytes: u64) -> u64 {
+    (PREFIX_BYTES as u64 + HEADER_BYTES as u64 + payload_bytes).next_multiple_of(ALIGN)
+}
+
+/// End of the room for records in a segment that is to hold `count` of them: behind it the seal index
+/// will lie, which grows with each record.
+#[must_use]
+pub(crate) fn records_end(segment_bytes: u64, count: u64) -> u64 {
+    let seal = SEAL_FOOTER_BYTES + count.saturating_mul(SEAL_LINE_BYTES);
+    segment_bytes.saturating_sub(seal) / SEAL_PAGE_BYTES * SEAL_PAGE_BYTES
+}
+
+/// Checksum that ties a record to this place in this segment and generation.
+#[must_use]
+pub(crate) fn bind(nonce: u64, offset: u32, synced_to: u32, generation: u64, header_crc: u32, payload_crc: u32) -> u32 {
+    let mut bytes = [0; 32];
+    bytes[0..8].copy_from_slice(&nonce.to_le_bytes());
+    bytes[8..12].copy_from_slice(&offset.to_le_bytes());
+    bytes[12..16].copy_from_slice(&synced_to.to_le_bytes());
+    bytes[16..24].copy_from_slice(&generation.to_le_bytes());
+    bytes[24..28].copy_from_slice(&header_crc.to_le_bytes());
+    bytes[28..32].copy_from_slice(&payload_crc.to_le_bytes());
+    crc32fast::hash(&bytes)
+}
+
+impl Prefix {
+    pub(crate) fn encode(&self) -> [u8; PREFIX_BYTES] {
+        let mut bytes = [0; PREFIX_BYTES];
+        bytes[0..4].copy_from_slice(&self.synced_to.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.bind.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.generation.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8; PREFIX_BYTES]) -> Prefix {
+        Prefix { synced_to: u32_at(bytes, 0), bind: u32_at(bytes, 4), generation: u64_at(bytes, 8) }
+    }
+}
+
+/// A record found valid at its place in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored<'a> {
+    pub(crate) prefix: Prefix,
+    pub(crate) header: record::RecordHeader,
+    pub(crate) payload: &'a [u8],
+    /// Offset behind the record and its padding.
+    pub(crate) end: u64,
+}
+
+/// A record that does not check, with what is still known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadRecord {
+    pub(crate) fault: Fault,
+    /// (index, term) if the header is intact.
+    pub(crate) names: Option<(u64, u64)>,
+}
+
+/// Decodes the record stored at `offset`; `bytes` begin there. Checks header, payload and bind.
+pub(crate) fn decode_stored(cluster: u32, nonce: u64, offset: u64, bytes: &[u8]) -> Result<Stored<'_>, BadRecord> {
+    let unnamed = |fault| BadRecord { fault, names: None };
+    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
+        return Err(unnamed(Fault::new(Check::Length, (PREFIX_BYTES + HEADER_BYTES) as u64, bytes.len() as u64)));
+    };
+    let prefix = Prefix::decode(prefix);
+    let (header, payload, used) = record::decode(cluster, rest).map_err(bad_record)?;
+    let Ok(place) = u32::try_from(offset) else {
+        return Err(unnamed(Fault::new(Check::Length, u32::MAX, offset)));
+    };
+    // The header's own checksum lies in its last four bytes.
+    let header_crc = u32_at(rest, HEADER_BYTES - 4);
+    let expected = bind(nonce, place, prefix.synced_to, prefix.generation, header_crc, header.payload_crc);
+    if prefix.bind != expected {
+        let fault = Fault::new(Check::Bind, expected, prefix.bind);
+        return Err(BadRecord { fault, names: Some((header.index, header.term)) });
+    }
+    let end = offset + ((PREFIX_BYTES + used) as u64).next_multiple_of(ALIGN);
+    Ok(Stored { prefix, header, payload, end })
+}
+
+fn bad_record(error: record::RecordError) -> BadRecord {
+    use record::RecordError;
+    let (fault, names) = match error {
+        RecordError::Truncated { needed, found } => (Fault::new(Check::Length, needed, found), None),
+        RecordError::Blank => (Fault::new(Check::Blank, 1u32, 0u32), None),
+        RecordError::HeaderChecksum { expected, found } => {
+            (Fault::new(Check::HeaderChecksum, expected, found), None)
+        }
+        RecordError::PayloadChecksum { index, term, expected, found } => {
+            (Fault::new(Check::PayloadChecksum, expected, found), Some((index, term)))
+        }
+        RecordError::NewerVersion { found } => {
+            (Fault::new(Check::RecordVersion, record::RECORD_VERSION, found), None)
+        }
+        RecordError::Nonsense { index, term, kind, .. } => {
+            (Fault::new(Check::RecordFields, 1u32, kind), Some((index, term)))
+        }
+    };
+    BadRecord { fault, names }
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self, binding: Binding) -> [u8; SEGMENT_HEADER_USED] {
+        let mut bytes = [0; SEGMENT_HEADER_USED];
+        put_preamble(&mut bytes, SEGMENT_MAGIC, SEGMENT_VERSION);
+        put_u64(&mut bytes, 16, self.number);
+        put_u64(&mut bytes, 24, self.nonce);
+        put_u64(&mut bytes, 32, self.base);
+        put_u64(&mut bytes, 40, self.previous_term);
+        put_u64(&mut bytes, 48, self.generation);
+        put_u64(&mut bytes, 56, self.segment_bytes);
+        put_u64(&mut bytes, 64, binding.node);
+        put_u32(&mut bytes, 72, binding.cluster);
+        // 76..84: zero. Kept for the recycling count and flags of a sealed segment.
+        let crc = crc32fast::hash(&bytes[..84]);
+        put_u32(&mut bytes, 84, crc);
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8], binding: Binding) -> Result<SegmentHeader, BlockError> {
+        check_preamble(bytes, SEGMENT_MAGIC, SEGMENT_VERSION)?;
+        let bytes = checked(bytes, SEGMENT_HEADER_USED, 84)?;
+        let found = Binding { cluster: u32_at(bytes, 72), node: u64_at(bytes, 64) };
+        check_binding(found, binding)?;
+        Ok(SegmentHeader {
+            number: u64_at(bytes, 16),
+            nonce: u64_at(bytes, 24),
+            base: u64_at(bytes, 32),
+            previous_term: u64_at(bytes, 40),
+            generation: u64_at(bytes, 48),
+            segment_bytes: u64_at(bytes, 56),
+        })
+    }
+}
+
+impl ControlSlot {
+    pub(crate) fn encode(&self, binding: Binding) -> [u8; CONTROL_SLOT_BYTES] {
+        let mut bytes = [0; CONTROL_SLOT_BYTES];
+        put_preamble(&mut bytes, CONTROL_MAGIC, CONTROL_VERSION);
+        put_u64(&mut bytes, 16, self.sequence);
+        put_u64(&mut bytes, 24, binding.node);
+        put_u32(&mut bytes, 32, binding.cluster);
+        put_u32(&mut bytes, 36, u32::from(self.complete));
+        put_mark(&mut bytes, 40, &self.watermark);
+        put_mark(&mut bytes, 72, &self.synced_watermark);
+        put_u64(&mut bytes, 104, self.generation);
+        put_u64(&mut bytes, 112, self.cut.segment);
+        put_u64(&mut bytes, 120, self.cut.offset);
+        put_u64(&mut bytes, 128, self.floor.0);
+        put_u64(&mut bytes, 136, self.floor.1);
+        put_u64(&mut bytes, 144, self.commit);
+        // 152..172: zero, kept for later fields.
+        let crc = crc32fast::hash(&bytes[..172]);
+        put_u32(&mut bytes, 172, crc);
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8], binding: Binding) -> Result<ControlSlot, BlockError> {
+        check_preamble(bytes, CONTROL_MAGIC, CONTROL_VERSION)?;
+        let bytes = checked(bytes, CONTROL_SLOT_BYTES, 172)?;
+        let found = Binding { cluster: u32_at(bytes, 32), node: u64_at(bytes, 24) };
+        check_binding(found, binding)?;
+        Ok(ControlSlot {
+            sequence: u64_at(bytes, 16),
+            complete: u32_at(bytes, 36) != 0,
+            watermark: mark_at(bytes, 40),
+            synced_watermark: mark_at(bytes, 72),
+            generation: u64_at(bytes, 104),
+            cut: Cut { segment: u64_at(bytes, 112), offset: u64_at(bytes, 120) },
+            floor: (u64_at(bytes, 128), u64_at(bytes, 136)),
+            commit: u64_at(bytes, 144),
+        })
+    }
+}
+
+/// Bytes in front of the content in one copy of a file that is stored twice.
+pub(crate) const TWIN_HEADER_BYTES: usize = 48;
+/// Distance of the two copies; each has pages of its own.
+pub(crate) const TWIN_STRIDE: u64 = 8192;
+/// Length of a file that is stored twice.
+pub(crate) const TWIN_FILE_BYTES: u64 = 2 * TWIN_STRIDE;
+/// Longest content of a file that is stored twice.
+pub const TWIN_CONTENT_BYTES_MAX: usize = TWIN_STRIDE as usize - TWIN_HEADER_BYTES;
+
+/// Encodes one copy; the content is at most [`TWIN_CONTENT_BYTES_MAX`] long.
+pub(crate) fn encode_twin(magic: [u8; 8], binding: Binding, sequence: u64, content: &[u8]) -> Vec<u8> {
+    assert!(content.len() <= TWIN_CONTENT_BYTES_MAX, "{} bytes in a copy", content.len());
+    let mut bytes = vec![0; TWIN_HEADER_BYTES + content.len()];
+    put_preamble(&mut bytes, magic, TWIN_VERSION);
+    put_u64(&mut bytes, 16, sequence);
+    put_u64(&mut bytes, 24, binding.node);
+    put_u32(&mut bytes, 32, binding.cluster);
+    put_u32(&mut bytes, 36, u32::try_from(content.len()).expect("the length was checked above"));
+    bytes[TWIN_HEADER_BYTES..].copy_from_slice(content);
+    let crc = twin_checksum(&bytes);
+    put_u32(&mut bytes, 40, crc);
+    bytes
+}
+
+/// One copy, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TwinCopy {
+    pub(crate) binding: Binding,
+    pub(crate) sequence: u64,
+    pub(crate) checksum: u32,
+    pub(crate) content: Vec<u8>,
+}
+
+/// Decodes one copy; the caller compares the binding.
+pub(crate) fn decode_twin(bytes: &[u8], magic: [u8; 8]) -> Result<TwinCopy, BlockError> {
+    check_preamble(bytes, magic, TWIN_VERSION)?;
+    if bytes.len() < TWIN_HEADER_BYTES {
+        return Err(Fault::new(Check::Length, TWIN_HEADER_BYTES as u64, bytes.len() as u64).into());
+    }
+    let content_bytes = u32_at(bytes, 36) as usize;
+    let room = bytes.len() - TWIN_HEADER_BYTES;
+    if content_bytes > room {
+        return Err(Fault::new(Check::Length, room as u64, content_bytes as u64).into());
+    }
+    let bytes = &bytes[..TWIN_HEADER_BYTES + content_bytes];
+    let (expected, found) = (twin_checksum(bytes), u32_at(bytes, 40));
+    if expected != found {
+        return Err(Fault::new(Check::BlockChecksum, expected, found).into());
+    }
+    Ok(TwinCopy {
+        binding: Binding { cluster: u32_at(bytes, 32), node: u64_at(bytes, 24) },
+        sequence: u64_at(bytes, 16),
+        checksum: found,
+        content: bytes[TWIN_HEADER_BYTES..].to_vec(),
+    })
+}
+
+/// Over everything but the checksum itself.
+fn twin_checksum(bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..40]);
+    hasher.update(&bytes[44..]);
+    hasher.finalize()
+}
+
+fn put_preamble(bytes: &mut [u8], magic: [u8; 8], version: u32) {
+    bytes[0..8].copy_from_slice(&magic);
+    put_u32(bytes, 8, version);
+    let crc = crc32fast::hash(&bytes[..12]);
+    put_u32(bytes, 12, crc);
+}
+
+fn check_preamble(bytes: &[u8], magic: [u8; 8], known: u32) -> Result<(), BlockError> {
+    if bytes.len() < PREAMBLE_BYTES {
+        return Err(Fault::new(Check::Length, PREAMBLE_BYTES as u64, bytes.len() as u64).into());
+    }
+    let (expected, found) = (crc32fast::hash(&bytes[..12]), u32_at(bytes, 12));
+    if expected != found {
+        return Err(Fault::new(Check::Preamble, expected, found).into());
+    }
+    let (expected, found) = (u64_at(&magic, 0), u64_at(bytes, 0));
+    if expected != found {
+        return Err(Fault::new(Check::Magic, expected, found).into());
+    }
+    let version = u32_at(bytes, 8);
+    if version > known {
+        return Err(BlockError::Newer { found: version, known });
+    }
+    Ok(())
+}
+
+/// The first `len` bytes, whose last field, at `crc_at`, is the checksum of what is before it.
+fn checked(bytes: &[u8], len: usize, crc_at: usize) -> Result<&[u8], BlockError> {
+    let Some(bytes) = bytes.get(..len) else {
+        return Err(Fault::new(Check::Length, len as u64, bytes.len() as u64).into());
+    };
+    let (expected, found) = (crc32fast::hash(&bytes[..crc_at]), u32_at(bytes, crc_at));
+    if expected != found {
+        return Err(Fault::new(Check::BlockChecksum, expected, found).into());
+    }
+    Ok(bytes)
+}
+
+fn check_binding(found: Binding, expected: Binding) -> Result<(), BlockError> {
+    if found == expected { Ok(()) } else { Err(BlockError::Foreign { found }) }
+}
+
+fn put_mark(bytes: &mut [u8], at: usize, mark: &Mark) {
+    put_u64(bytes, at, mark.segment);
+    put_u64(bytes, at + 8, mark.offset);
+    put_u64(bytes, at + 16, mark.index);
+    put_u64(bytes, at + 24, mark.term);
+}
+
+fn mark_at(bytes: &[u8], at: usize) -> Mark {
+    Mark {
+        segment: u64_at(bytes, at),
+        offset: u64_at(bytes, at + 8),
+        index: u64_at(bytes, at + 16),
+        term: u64_at(bytes, at + 24),
+    }
+}
+
+fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
+    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
