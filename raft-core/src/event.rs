@@ -1,0 +1,223 @@
+//! What happened inside a node: the core does not log, it tells.
+
+use core::fmt;
+
+use crate::{Configuration, EntryId, LogIndex, NodeId, PeerState, Role, SnapshotMeta, Term};
+
+/// Something worth a line in a log or a count in a metric.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The role changed, or the term within a role.
+    RoleChanged {
+        /// Before.
+        from: Role,
+        /// After.
+        to: Role,
+        /// The term after.
+        term: Term,
+        /// Why.
+        reason: Reason,
+    },
+    /// Another leader is known now, or none.
+    LeaderChanged {
+        /// The term.
+        term: Term,
+        /// The leader.
+        leader: Option<NodeId>,
+    },
+    /// This node granted its vote; the answer leaves when the vote is durable.
+    VoteGranted {
+        /// The term.
+        term: Term,
+        /// The candidate.
+        to: NodeId,
+    },
+    /// This node refused its vote or pre-vote.
+    VoteRefused {
+        /// The term asked for.
+        term: Term,
+        /// The candidate.
+        to: NodeId,
+        /// Why.
+        why: VoteRefusal,
+    },
+    /// Entries of an earlier leader were overwritten.
+    Truncated {
+        /// First index that is gone.
+        from: LogIndex,
+    },
+    /// A configuration came into force.
+    ConfigurationChanged {
+        /// Where it was appended.
+        index: LogIndex,
+        /// The configuration.
+        configuration: Configuration,
+    },
+    /// A leader changed the way it sends to a follower.
+    PeerStateChanged {
+        /// The follower.
+        peer: NodeId,
+        /// The way from now on.
+        state: PeerState,
+    },
+    /// A follower needs a snapshot, and the storage has none to send.
+    SnapshotUnavailable {
+        /// The follower.
+        peer: NodeId,
+    },
+    /// The log is replaced by a snapshot.
+    SnapshotAccepted {
+        /// What the snapshot stands for.
+        meta: SnapshotMeta,
+    },
+    /// A follower does not have what it acknowledged in this leadership: its log went back.
+    AcknowledgementLost {
+        /// The follower.
+        peer: NodeId,
+        /// What it had acknowledged.
+        matched: LogIndex,
+        /// Where its log ends now.
+        last: LogIndex,
+    },
+    /// A leader transfer began.
+    TransferStarted {
+        /// The target.
+        to: NodeId,
+    },
+    /// A leader transfer was given up; this node leads on.
+    TransferAborted {
+        /// The target.
+        to: NodeId,
+    },
+    /// A leader committed the first entry of its own term: from here on it knows the commit index of the cluster.
+    OwnTermCommitted {
+        /// The entry.
+        id: EntryId,
+    },
+}
+
+/// Why a role changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Reason {
+    /// No leader was heard for an election timeout.
+    ElectionTimeout,
+    /// The driver asked for it.
+    Asked,
+    /// The leader handed over.
+    Transfer,
+    /// A quorum would vote for this node.
+    PreVoteWon,
+    /// A quorum voted for this node.
+    ElectionWon,
+    /// A quorum refused.
+    ElectionLost,
+    /// A message of a higher term arrived.
+    HigherTerm {
+        /// Its sender.
+        from: NodeId,
+    },
+    /// The leader of this term was heard.
+    LeaderHeard {
+        /// The leader.
+        leader: NodeId,
+    },
+    /// The leader heard no quorum for an election timeout.
+    QuorumLost,
+}
+
+/// Why a vote was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum VoteRefusal {
+    /// A leader is heard.
+    LeaderAlive {
+        /// The leader.
+        leader: NodeId,
+    },
+    /// The vote of this term is given.
+    AlreadyVoted {
+        /// To whom; the leader of the term if no vote was given.
+        to: NodeId,
+    },
+    /// The candidate's log lacks entries that may be committed.
+    LogBehind {
+        /// Last entry of the candidate.
+        candidate: EntryId,
+        /// Last entry here.
+        own: EntryId,
+    },
+    /// The term asked for is not above the current one.
+    TermTooLow {
+        /// The current term.
+        current: Term,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::RoleChanged {
+                from,
+                to,
+                term,
+                reason,
+            } => write!(f, "{from} -> {to}, term {term}: {reason}"),
+            Event::LeaderChanged {
+                term,
+                leader: Some(leader),
+            } => write!(f, "leader of term {term} is {leader}"),
+            Event::LeaderChanged { term, leader: None } => write!(f, "no leader in term {term}"),
+            Event::VoteGranted { term, to } => write!(f, "votes for {to} in term {term}"),
+            Event::VoteRefused { term, to, why } => write!(f, "refuses {to} in term {term}: {why}"),
+            Event::Truncated { from } => write!(f, "truncates from {from}"),
+            Event::ConfigurationChanged {
+                index,
+                configuration,
+            } => write!(f, "{configuration} of {index}"),
+            Event::PeerStateChanged { peer, state } => write!(f, "{peer} is at {state}"),
+            Event::SnapshotUnavailable { peer } => write!(f, "no snapshot for {peer}"),
+            Event::SnapshotAccepted { meta } => write!(f, "installs {meta}"),
+            Event::AcknowledgementLost {
+                peer,
+                matched,
+                last,
+            } => {
+                write!(f, "{peer} acknowledged {matched} and ends at {last}")
+            }
+            Event::TransferStarted { to } => write!(f, "hands over to {to}"),
+            Event::TransferAborted { to } => write!(f, "gives up handing over to {to}"),
+            Event::OwnTermCommitted { id } => write!(f, "committed {id} of its own term"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::ElectionTimeout => f.write_str("election timeout"),
+            Reason::Asked => f.write_str("asked"),
+            Reason::Transfer => f.write_str("transfer"),
+            Reason::PreVoteWon => f.write_str("pre-vote won"),
+            Reason::ElectionWon => f.write_str("election won"),
+            Reason::ElectionLost => f.write_str("election lost"),
+            Reason::HigherTerm { from } => write!(f, "higher term from {from}"),
+            Reason::LeaderHeard { leader } => write!(f, "heard {leader}"),
+            Reason::QuorumLost => f.write_str("quorum lost"),
+        }
+    }
+}
+
+impl fmt::Display for VoteRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VoteRefusal::LeaderAlive { leader } => write!(f, "{leader} is alive"),
+            VoteRefusal::AlreadyVoted { to } => write!(f, "voted for {to}"),
+            VoteRefusal::LogBehind { candidate, own } => {
+                write!(f, "its log ends at {candidate}, ours at {own}")
+            }
+            VoteRefusal::TermTooLow { current } => write!(f, "now at {current}"),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What nodes say to each other.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::types::write_spaced;
+use crate::{Entry, EntryId, LogIndex, NodeId, ReadId, SnapshotMeta, Term};
+
+/// A message with its sender, receiver and the sender's term.
+///
+/// A [`Message::PreVote`] and a granted [`Message::PreVoteResponse`] carry the term that *would be*, one above the
+/// asker's; nobody takes such a term over. All other messages carry the sender's own term.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Envelope {
+    /// Who sent it.
+    pub from: NodeId,
+    /// Whom it is for.
+    pub to: NodeId,
+    /// The sender's term, or the term that would be.
+    pub term: Term,
+    /// What it says.
+    pub message: Message,
+}
+
+/// What a message says. The order of the variants is part of the wire form: append only.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Message {
+    /// Would you vote for me? Nothing changes at the one who is asked (thesis 9.6).
+    PreVote(VoteRequest),
+    /// Answer to [`Message::PreVote`].
+    PreVoteResponse(VoteResponse),
+    /// Vote for me.
+    Vote(VoteRequest),
+    /// Answer to [`Message::Vote`]; a grant leaves only after the vote is durable.
+    VoteResponse(VoteResponse),
+    /// Entries for a follower.
+    Append(Append),
+    /// Answer to [`Message::Append`]; an acceptance leaves only after the entries are durable.
+    AppendResponse(AppendResponse),
+    /// The leader lives.
+    Heartbeat(Heartbeat),
+    /// Answer to [`Message::Heartbeat`]; it never waits for a disk in a term that is durable.
+    HeartbeatResponse(HeartbeatResponse),
+    /// A snapshot for a follower that needs entries the leader no longer has. The data moves out of band: see
+    /// [`InstallSnapshot`].
+    InstallSnapshot(InstallSnapshot),
+    /// Answer to [`Message::InstallSnapshot`]; it leaves only after the snapshot is durable.
+    SnapshotResponse(SnapshotResponse),
+    /// A follower asks at which index it may read.
+    ReadIndex(ReadIndex),
+    /// Answer to [`Message::ReadIndex`].
+    ReadIndexResponse(ReadIndexResponse),
+    /// The leader asks the receiver to campaign at once (leader transfer, thesis 3.10).
+    TimeoutNow,
+    /// Reserved: a repairing node asks for entries.
+    RepairAsk(RepairAsk),
+    /// Reserved: answer to [`Message::RepairAsk`].
+    RepairAnswer(RepairAnswer),
+    /// Reserved: instead of an acknowledgement from a repairing node.
+    Repairing(Repairing),
+}
+
+/// Content of [`Message::PreVote`] and [`Message::Vote`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct VoteRequest {
+    /// The last entry of the candidate's log.
+    pub last: EntryId,
+    /// The campaign was asked for by the leader itself, so that a live leader is no reason to refuse.
+    pub transfer: bool,
+}
+
+/// Content of [`Message::PreVoteResponse`] and [`Message::VoteResponse`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct VoteResponse {
+    /// Whether the vote was granted.
+    pub granted: bool,
+}
+
+/// Content of [`Message::Append`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Append {
+    /// The entry before the first one sent; the follower must hold it.
+    pub prev: EntryId,
+    /// Consecutive entries from `prev.index + 1` on; may be empty.
+    pub entries: Vec<Entry>,
+    /// The leader's commit index.
+    pub commit: LogIndex,
+}
+
+/// Content of [`Message::AppendResponse`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum AppendResponse {
+    /// The sender durably holds the leader's log up to here.
+    Accepted {
+        /// Last index known to agree with the leader's log.
+        matched: LogIndex,
+    },
+    /// The sender does not hold the entry before the ones sent.
+    Rejected {
+        /// Echo of `Append::prev.index`, so that the leader can tell an old answer from the one it waits for.
+        prev: LogIndex,
+        /// The newest entry of the sender that could agree with the leader: at or below `prev`, of a term not above
+        /// that of the leader's `prev`. With it the leader skips a whole term per round trip.
+        hint: EntryId,
+        /// The sender's last index.
+        last: LogIndex,
+    },
+}
+
+/// Content of [`Message::Heartbeat`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Heartbeat {
+    /// The leader's commit index, but not above what this follower acknowledged.
+    pub commit: LogIndex,
+    /// The newest round of leadership confirmation. An answer proves that the sender followed this leader after the
+    /// round began.
+    pub round: u64,
+}
+
+/// Content of [`Message::HeartbeatResponse`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct HeartbeatResponse {
+    /// Echo of [`Heartbeat::round`].
+    pub round: u64,
+    /// Reserved, 0: age of the sender's oldest unfinished sync.
+    pub oldest_sync_age_ticks: u32,
+}
+
+/// Content of [`Message::InstallSnapshot`].
+///
+/// The sending driver moves the snapshot's data together with this envelope, and reports the end of the transfer with
+/// [`Node::on_snapshot_sent`](crate::Node::on_snapshot_sent). The receiving driver steps its node with the envelope only
+/// after the data is staged on its disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct InstallSnapshot {
+    /// What the snapshot stands for.
+    pub meta: SnapshotMeta,
+}
+
+/// Content of [`Message::SnapshotResponse`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SnapshotResponse {
+    /// The sender durably holds everything up to here, be it by this snapshot or because it was further already.
+    pub matched: LogIndex,
+}
+
+/// Content of [`Message::ReadIndex`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ReadIndex {
+    /// Names the request between these two nodes. It stands for all reads that waited at the follower when it was
+    /// sent, and is made by the core, not by the driver.
+    pub id: ReadId,
+}
+
+/// Content of [`Message::ReadIndexResponse`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ReadIndexResponse {
+    /// Echo of [`ReadIndex::id`].
+    pub id: ReadId,
+    /// Reads of that request are linearizable once this index is applied.
+    pub index: LogIndex,
+}
+
+/// Content of [`Message::RepairAsk`] (reserved).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct RepairAsk {
+    /// First index asked for.
+    pub first: LogIndex,
+    /// Last index asked for.
+    pub last: LogIndex,
+    /// An entry of the log that is meant.
+    pub anchor: EntryId,
+}
+
+/// Content of [`Message::RepairAnswer`] (reserved).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum RepairAnswer {
+    /// The entries.
+    Have {
+        /// Intact entries of the log that holds the anchor.
+        entries: Vec<Entry>,
+    },
+    /// They are covered by a snapshot.
+    Compacted {
+        /// The last entry that the snapshot includes.
+        snapshot: EntryId,
+    },
+    /// The sender knows what its log holds there, and it is not the log of the anchor.
+    Never,
+    /// The sender's own copy is faulty or unknown.
+    Maybe,
+}
+
+/// Content of [`Message::Repairing`] (reserved).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Repairing {
+    /// How many entries are faulty.
+    pub count: u64,
+}
+
+impl Message {
+    /// Whether only the leader of its term sends such a message: receiving one shows who the leader is.
+    pub(crate) fn is_from_leader(&self) -> bool {
+        match self {
+            Message::Append(_)
+            | Message::Heartbeat(_)
+            | Message::InstallSnapshot(_)
+            | Message::ReadIndexResponse(_)
+            | Message::TimeoutNow => true,
+            Message::PreVote(_)
+            | Message::PreVoteResponse(_)
+            | Message::Vote(_)
+            | Message::VoteResponse(_)
+            | Message::AppendResponse(_)
+            | Message::HeartbeatResponse(_)
+            | Message::SnapshotResponse(_)
+            | Message::ReadIndex(_)
+            | Message::RepairAsk(_)
+            | Message::RepairAnswer(_)
+            | Message::Repairing(_) => false,
+        }
+    }
+
+    /// Whether the envelope's term is one that would be, so that it says nothing about the sender's own term.
+    pub(crate) fn has_future_term(&self) -> bool {
+        matches!(
+            self,
+            Message::PreVote(_) | Message::PreVoteResponse(VoteResponse { granted: true })
+        )
+    }
+
+    /// The name of the kind, as in the text form.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::PreVote(_) => "PreVote",
+            Message::PreVoteResponse(_) => "PreVoteResponse",
+            Message::Vote(_) => "Vote",
+            Message::VoteResponse(_) => "VoteResponse",
+            Message::Append(_) => "Append",
+            Message::AppendResponse(_) => "AppendResponse",
+            Message::Heartbeat(_) => "Heartbeat",
+            Message::HeartbeatResponse(_) => "HeartbeatResponse",
+            Message::InstallSnapshot(_) => "InstallSnapshot",
+            Message::SnapshotResponse(_) => "SnapshotResponse",
+            Message::ReadIndex(_) => "ReadIndex",
+            Message::ReadIndexResponse(_) => "ReadIndexResponse",
+            Message::TimeoutNow => "TimeoutNow",
+            Message::RepairAsk(_) => "RepairAsk",
+            Message::RepairAnswer(_) => "RepairAnswer",
+            Message::Repairing(_) => "Repairing",
+        }
+    }
+}
+
+impl fmt::Display for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} -> {} {}{{term {}",
+            self.from,
+            self.to,
+            self.message.name(),
+            self.term
+        )?;
+        self.message.fmt_fields(f)?;
+        f.write_str("}")
+    }
+}
+
+impl Message {
+    fn fmt_fields(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Message::PreVote(request) | Message::Vote(request) => {
+                write!(f, ", last {}", request.last)?;
+                f.write_str(if request.transfer { ", transfer" } else { "" })
+            }
+            Message::PreVoteResponse(response) | Message::VoteResponse(response) => {
+                f.write_str(if response.granted {
+                    ", granted"
+                } else {
+                    ", refused"
+                })
+            }
+            Message::Append(append) => append.fmt_fields(f),
+            Message::AppendResponse(AppendResponse::Accepted { matched }) => {
+                write!(f, ", matched {matched}")
+            }
+            Message::AppendResponse(AppendResponse::Rejected { prev, hint, last }) => {
+                write!(f, ", rejected {prev}, hint {hint}, last {last}")
+            }
+            Message::Heartbeat(heartbeat) => write!(
+                f,
+                ", commit {}, round {}",
+                heartbeat.commit, heartbeat.round
+            ),
+            Message::HeartbeatResponse(response) => write!(f, ", round {}", response.round),
+            Message::InstallSnapshot(install) => write!(f, ", {}", install.meta),
+            Message::SnapshotResponse(response) => write!(f, ", matched {}", response.matched),
+            Message::ReadIndex(_) => Ok(()),
+            Message::ReadIndexResponse(response) => write!(f, ", index {}", response.index),
+            Message::TimeoutNow => Ok(()),
+            Message::RepairAsk(ask) => {
+                write!(f, ", {}..={} of {}", ask.first, ask.last, ask.anchor)
+            }
+            Message::RepairAnswer(_) => Ok(()),
+            Message::Repairing(repairing) => write!(f, ", {} faulty", repairing.count),
+        }
+    }
+}
+
+impl Append {
+    fn fmt_fields(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", prev {}, [", self.prev)?;
+        write_spaced(f, &self.entries)?;
+        write!(f, "], commit {}", self.commit)
+    }
+}

@@ -1,0 +1,137 @@
+//! A plain view of a node.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::{Configuration, EntryId, LogIndex, NodeId, Term};
+
+/// What a node is at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it could win an election.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads its term.
+    Leader,
+}
+
+/// A plain view of a node, for operators and tests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// This node.
+    pub id: NodeId,
+    /// What it is.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Its vote in this term.
+    pub vote: Option<NodeId>,
+    /// The leader it knows; itself if it leads.
+    pub leader: Option<NodeId>,
+    /// Commit index.
+    pub commit: LogIndex,
+    /// Applied index, as reported by the driver.
+    pub applied: LogIndex,
+    /// First index of the log.
+    pub first: LogIndex,
+    /// Last entry of the log, durable or not.
+    pub last: EntryId,
+    /// Last index that is durable here.
+    pub persisted: LogIndex,
+    /// Last entry of the newest snapshot, if there is one.
+    pub snapshot: Option<EntryId>,
+    /// Target of a leader transfer under way.
+    pub transfer: Option<NodeId>,
+    /// Whether an entry of this leader's own term is committed, so that reads are answered.
+    pub own_term_committed: bool,
+    /// The other members as this leader sees them; empty on all other nodes.
+    pub progress: Vec<PeerStatus>,
+    /// The configuration in force.
+    pub configuration: Configuration,
+    /// Where it was appended.
+    pub configuration_index: LogIndex,
+}
+
+/// One member as its leader sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// The member.
+    pub id: NodeId,
+    /// Last index it durably acknowledged in this leadership.
+    pub matched: LogIndex,
+    /// Next index to be sent.
+    pub next: LogIndex,
+    /// How entries are sent to it.
+    pub state: PeerState,
+    /// Heard since the last check of the quorum.
+    pub recently_active: bool,
+}
+
+/// How a leader sends entries to a follower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerState {
+    /// One append at a time, to find where the logs agree.
+    Probe,
+    /// Many appends on the way.
+    Replicate {
+        /// How many.
+        inflight: usize,
+    },
+    /// A snapshot is on the way.
+    Snapshot {
+        /// The last index it includes.
+        index: LogIndex,
+    },
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Follower => "follower",
+            Role::PreCandidate => "pre-candidate",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+        })
+    }
+}
+
+impl fmt::Display for PeerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerState::Probe => f.write_str("probe"),
+            PeerState::Replicate { inflight } => write!(f, "replicate, {inflight} in flight"),
+            PeerState::Snapshot { index } => write!(f, "snapshot {index}"),
+        }
+    }
+}
+
+impl fmt::Display for PeerStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} match {} next {} {}",
+            self.id, self.matched, self.next, self.state
+        )
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} of term {}", self.id, self.role, self.term)?;
+        if let Some(leader) = self.leader.filter(|leader| *leader != self.id) {
+            write!(f, " under {leader}")?;
+        }
+        write!(
+            f,
+            ", log {}..={} durable {}",
+            self.first, self.last, self.persisted
+        )?;
+        write!(f, ", commit {} applied {}", self.commit, self.applied)
+    }
+}

@@ -1,0 +1,100 @@
+//! What the core asks of its log. Answers come at once or not at all; nothing here blocks.
+
+mod memory;
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+
+pub use self::memory::MemoryStorage;
+use crate::{Configuration, Entry, EntryId, HardState, LogIndex, Term};
+
+/// Read access to the durable log.
+///
+/// The core keeps every entry in memory until the driver reports it durable with
+/// [`Node::on_persisted`](crate::Node::on_persisted), and asks the storage only for what lies below. Between the moment a
+/// [`Persist`](crate::Persist) was handed out and its completion the storage may answer for the concerned indexes as it
+/// likes, or not at all; the core does not ask. From the completion on it must answer for them.
+pub trait Storage {
+    /// What the log held when it was opened. Asked once, by [`Node::new`](crate::Node::new).
+    fn initial_state(&self) -> InitialState;
+
+    /// Oldest index present; one above the newest snapshot if the log is empty. Moves up when the driver purges, but never
+    /// above the applied index plus one.
+    fn first_index(&self) -> LogIndex;
+
+    /// Newest index present; `first_index() - 1` if the log is empty.
+    fn last_index(&self) -> LogIndex;
+
+    /// Term of the entry at `index`, for all of `first_index() - 1 ..= last_index()`.
+    ///
+    /// # Errors
+    /// [`StorageError::Compacted`] below, [`StorageError::Unavailable`] above that range; never
+    /// [`StorageError::Later`], because conflict checks cannot wait.
+    fn term(&self, index: LogIndex) -> Result<Term, StorageError>;
+
+    /// A non-empty prefix of `range`: as many entries as fit into `max_bytes` by [`Entry::bytes`], but at least one.
+    ///
+    /// # Errors
+    /// [`StorageError::Later`] if the first entry is not in memory: the core then asks with a
+    /// [`Fetch`](crate::Fetch) and goes on with other work.
+    fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError>;
+
+    /// The newest snapshot that can be sent to a follower. Its index must be at least `first_index() - 1`, or a
+    /// follower that installs it still has a gap.
+    fn snapshot(&self) -> Option<SnapshotMeta>;
+}
+
+/// Why a storage does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Replaced by a snapshot.
+    #[error("the entry was compacted away")]
+    Compacted,
+    /// Not in memory; the driver must fetch it.
+    #[error("the entry is not in memory")]
+    Later,
+    /// Beyond the end of the log.
+    #[error("the log does not reach that far")]
+    Unavailable,
+}
+
+/// What a log held when it was opened.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct InitialState {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The configuration of the newest snapshot, or the one the cluster was founded with.
+    pub configuration: Configuration,
+    /// Where that configuration was appended; 0 for the founding one.
+    pub configuration_index: LogIndex,
+    /// What the state machine holds: the index of its newest snapshot.
+    pub applied: LogIndex,
+    /// A commit index that was true once; it may lag, but must lie in `applied ..= last_index`.
+    pub commit: LogIndex,
+    /// All configuration entries of the stored log above `configuration_index`, ascending, so that no payload has to
+    /// be read at start.
+    pub configurations: Vec<(LogIndex, Configuration)>,
+}
+
+/// What a snapshot stands for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SnapshotMeta {
+    /// The last entry that the snapshot includes.
+    pub id: EntryId,
+    /// The configuration in force at that entry, both halves if it is a joint one.
+    pub configuration: Configuration,
+    /// Where that configuration was appended.
+    pub configuration_index: LogIndex,
+}
+
+impl fmt::Display for SnapshotMeta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "snapshot {} {} of {}",
+            self.id, self.configuration, self.configuration_index
+        )
+    }
+}

@@ -1,0 +1,262 @@
+//! A log in memory, for tests, examples and simulations.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::{InitialState, SnapshotMeta, Storage, StorageError};
+use crate::types::limit_bytes;
+use crate::{Configuration, Entry, EntryId, EntryKind, HardState, LogIndex, NodeId, Persist, Term};
+
+/// A [`Storage`] that keeps everything in memory, with a switch to answer "later" as a log on a disk does.
+#[derive(Clone, Debug)]
+pub struct MemoryStorage {
+    hard_state: HardState,
+    founding: Configuration,
+    /// The entry before the first one kept.
+    floor: EntryId,
+    entries: VecDeque<Entry>,
+    snapshot: Option<SnapshotMeta>,
+    commit: LogIndex,
+    cached_from: LogIndex,
+}
+
+impl MemoryStorage {
+    /// An empty log of a cluster that is founded with these voters.
+    pub fn new(voters: impl IntoIterator<Item = NodeId>) -> MemoryStorage {
+        MemoryStorage::with_configuration(Configuration::new(voters))
+    }
+
+    /// An empty log of a cluster that is founded with this configuration.
+    pub fn with_configuration(founding: Configuration) -> MemoryStorage {
+        MemoryStorage {
+            hard_state: HardState::default(),
+            founding,
+            floor: EntryId::default(),
+            entries: VecDeque::new(),
+            snapshot: None,
+            commit: LogIndex(0),
+            cached_from: LogIndex(0),
+        }
+    }
+
+    /// Does what a driver does with the persist part of a [`Ready`](crate::Ready), and is done at once.
+    ///
+    /// # Panics
+    /// If the entries leave a gap to the log.
+    pub fn persist(&mut self, persist: &Persist) {
+        if let Some(hard_state) = persist.hard_state {
+            self.hard_state = hard_state;
+        }
+        if let Some(snapshot) = &persist.snapshot {
+            self.install(snapshot.clone());
+        }
+        self.append(&persist.entries);
+    }
+
+    /// Appends entries; what is stored from the first one's index on is truncated before.
+    ///
+    /// # Panics
+    /// If the entries leave a gap to the log.
+    pub fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        assert!(
+            first.index > self.floor.index,
+            "{} is at or below the floor {}",
+            first.id(),
+            self.floor
+        );
+        assert!(
+            first.index <= self.last_index().next(),
+            "{} leaves a gap after {}",
+            first.id(),
+            self.last_index()
+        );
+        self.entries
+            .truncate(first.index.distance_from(self.first_index()) as usize);
+        self.entries.extend(entries.iter().cloned());
+    }
+
+    /// Replaces the whole log by a snapshot.
+    pub fn install(&mut self, snapshot: SnapshotMeta) {
+        self.floor = snapshot.id;
+        self.entries.clear();
+        self.commit = snapshot.id.index;
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Sets term and vote.
+    pub fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    /// Stores the lazy hint of the commit index.
+    pub fn set_commit(&mut self, commit: LogIndex) {
+        self.commit = commit.min(self.last_index()).max(self.floor.index);
+    }
+
+    /// Notes a snapshot of the applied state at `index`, which from then on is the one sent to followers.
+    ///
+    /// # Panics
+    /// If the log does not hold `index`.
+    pub fn take_snapshot(&mut self, index: LogIndex) -> SnapshotMeta {
+        let term = self
+            .term(index)
+            .expect("a snapshot is taken of entries that are present");
+        let (configuration_index, configuration) = self.configuration_at(index);
+        let meta = SnapshotMeta {
+            id: EntryId { index, term },
+            configuration,
+            configuration_index,
+        };
+        self.snapshot = Some(meta.clone());
+        meta
+    }
+
+    /// Drops the entries up to and including `through`, which a snapshot must cover.
+    ///
+    /// # Panics
+    /// If no snapshot covers `through`.
+    pub fn purge(&mut self, through: LogIndex) {
+        let covered = self
+            .snapshot
+            .as_ref()
+            .map_or(LogIndex(0), |snapshot| snapshot.id.index);
+        assert!(
+            through <= covered,
+            "purge of {through} beyond the snapshot at {covered}"
+        );
+        while self
+            .entries
+            .front()
+            .is_some_and(|entry| entry.index <= through)
+        {
+            self.floor = self.entries.pop_front().expect("just seen").id();
+        }
+    }
+
+    /// From now on entries below `index` are answered with [`StorageError::Later`].
+    pub fn evict_below(&mut self, index: LogIndex) {
+        self.cached_from = index;
+    }
+
+    /// Reads as [`Storage::entries`] does, but also what was evicted: the slow path behind a
+    /// [`Fetch`](crate::Fetch).
+    ///
+    /// # Errors
+    /// As [`Storage::entries`], never [`StorageError::Later`].
+    pub fn read(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        if range.start <= self.floor.index {
+            return Err(StorageError::Compacted);
+        }
+        if range.end > self.last_index().next() {
+            return Err(StorageError::Unavailable);
+        }
+        let skip = range.start.distance_from(self.first_index()) as usize;
+        let count = range.end.distance_from(range.start) as usize;
+        let entries = self
+            .entries
+            .iter()
+            .skip(skip)
+            .take(count)
+            .cloned()
+            .collect();
+        Ok(limit_bytes(entries, max_bytes))
+    }
+
+    /// The entries that are present.
+    pub fn stored(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// The durable term and vote.
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    fn configuration_at(&self, index: LogIndex) -> (LogIndex, Configuration) {
+        let base = self.base_configuration();
+        self.configurations()
+            .into_iter()
+            .take_while(|(at, _)| *at <= index)
+            .last()
+            .unwrap_or(base)
+    }
+
+    fn base_configuration(&self) -> (LogIndex, Configuration) {
+        match &self.snapshot {
+            Some(snapshot) => (snapshot.configuration_index, snapshot.configuration.clone()),
+            None => (LogIndex(0), self.founding.clone()),
+        }
+    }
+
+    fn configurations(&self) -> Vec<(LogIndex, Configuration)> {
+        let entries = self
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::Configuration);
+        let decoded = entries.map(|entry| {
+            let configuration =
+                Configuration::decode(&entry.payload).expect("checked before it was stored");
+            (entry.index, configuration)
+        });
+        decoded.collect()
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn initial_state(&self) -> InitialState {
+        let (configuration_index, configuration) = self.base_configuration();
+        let applied = self
+            .snapshot
+            .as_ref()
+            .map_or(self.floor.index, |snapshot| snapshot.id.index);
+        let configurations = self
+            .configurations()
+            .into_iter()
+            .filter(|(index, _)| *index > configuration_index);
+        InitialState {
+            hard_state: self.hard_state,
+            configuration,
+            configuration_index,
+            applied,
+            commit: self.commit.max(applied),
+            configurations: configurations.collect(),
+        }
+    }
+
+    fn first_index(&self) -> LogIndex {
+        self.floor.index.next()
+    }
+
+    fn last_index(&self) -> LogIndex {
+        self.entries
+            .back()
+            .map_or(self.floor.index, |entry| entry.index)
+    }
+
+    fn term(&self, index: LogIndex) -> Result<Term, StorageError> {
+        if index == self.floor.index {
+            return Ok(self.floor.term);
+        }
+        if index < self.floor.index {
+            return Err(StorageError::Compacted);
+        }
+        let position = index.distance_from(self.first_index()) as usize;
+        self.entries
+            .get(position)
+            .map(|entry| entry.term)
+            .ok_or(StorageError::Unavailable)
+    }
+
+    fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        if range.start > self.floor.index && range.start < self.cached_from {
+            return Err(StorageError::Later);
+        }
+        self.read(range, max_bytes)
+    }
+
+    fn snapshot(&self) -> Option<SnapshotMeta> {
+        self.snapshot.clone()
+    }
+}
