@@ -9,8 +9,29 @@
 pub mod auth;
 pub mod command;
 pub mod envelope;
+pub mod limits;
+#[cfg(feature = "server")]
+pub mod map;
+#[cfg(feature = "server")]
+pub mod session;
+#[cfg(feature = "server")]
+pub mod snapshot;
+#[cfg(feature = "server")]
+pub mod store;
 
 pub(crate) mod bounded;
 pub(crate) mod codec;
+#[cfg(feature = "server")]
+mod hash;
+#[cfg(feature = "server")]
+mod transaction;
 
 pub use codec::DecodeError;
+#[cfg(feature = "server")]
+pub use hash::HASH_ALGORITHM;
+#[cfg(feature = "server")]
+pub use snapshot::{
+    SnapshotContext, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotWriter,
+};
+#[cfg(feature = "server")]
+pub use store::{Applied, ApplyRefusal, Store};

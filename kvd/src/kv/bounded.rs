@@ -1,5 +1,7 @@
 //! Sequences out of untrusted bytes: memory grows with what was really read, never with what a length claims.
 
+#[cfg(feature = "server")]
+use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -37,4 +39,16 @@ where
     }
 
     deserializer.deserialize_seq(AtMost::<T, MAX>(PhantomData))
+}
+
+/// [`vec_at_most`] for a queue.
+#[cfg(feature = "server")]
+pub(crate) fn deque_at_most<'de, D, T, const MAX: usize>(
+    deserializer: D,
+) -> Result<VecDeque<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    vec_at_most::<D, T, MAX>(deserializer).map(VecDeque::from)
 }

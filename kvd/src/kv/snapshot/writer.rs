@@ -1,0 +1,155 @@
+//! Making the bytes of a snapshot, block by block.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::{
+    BLOCK_BYTES, BLOCK_HEADER_BYTES, BlockKind, End, SNAPSHOT_VERSION, SnapshotContext,
+    SnapshotHeader,
+};
+use crate::kv::codec;
+use crate::kv::store::Store;
+
+/// The bytes of a snapshot, in pieces: the prelude, then one block at a time. Written one after the other they are the
+/// file. Holds its own view of the store, so writes go on meanwhile.
+#[derive(Debug)]
+pub struct SnapshotWriter {
+    store: Store,
+    header: SnapshotHeader,
+    next: Next,
+    number: u32,
+    /// CRC of everything made so far.
+    crc: crc32fast::Hasher,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Next {
+    Prelude,
+    Header,
+    /// Sessions with an id above this one.
+    Sessions(u64),
+    /// Keys after this one.
+    Data(Option<Bytes>),
+    End,
+    Nothing,
+}
+
+impl SnapshotWriter {
+    /// A snapshot of this state. Hand over a clone of the store.
+    pub fn new(store: Store, context: SnapshotContext) -> SnapshotWriter {
+        let header = SnapshotHeader::new(&store, context);
+        SnapshotWriter {
+            store,
+            header,
+            next: Next::Prelude,
+            number: 0,
+            crc: crc32fast::Hasher::new(),
+        }
+    }
+
+    /// What the first block says.
+    pub fn header(&self) -> &SnapshotHeader {
+        &self.header
+    }
+
+    fn block(&mut self, kind: BlockKind, content: &[u8]) -> Bytes {
+        let length = u32::try_from(content.len()).expect("a block ends soon after BLOCK_BYTES");
+        let head = super::block_head(kind as u32, length, self.number);
+        self.number += 1;
+        let mut block = Vec::with_capacity(BLOCK_HEADER_BYTES + content.len());
+        block.extend_from_slice(&head);
+        block.extend_from_slice(&super::block_crc(&head, content).to_le_bytes());
+        block.extend_from_slice(content);
+        self.crc.update(&block);
+        block.into()
+    }
+
+    /// Sessions until the block is full, and the last id in it.
+    fn sessions(&self, after: u64) -> (Vec<u8>, u64) {
+        let mut content = Vec::new();
+        let mut last = after;
+        for (id, session) in self.store.sessions.iter_after(after) {
+            content = codec::extend(content, &(id, session));
+            last = id;
+            if content.len() >= BLOCK_BYTES {
+                break;
+            }
+        }
+        (content, last)
+    }
+
+    /// Keys until the block is full, and the last one in it.
+    fn data(&self, after: Option<&Bytes>) -> (Vec<u8>, Option<Bytes>) {
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
+        let mut content = Vec::new();
+        let mut last = None;
+        for (key, record) in self.store.data.iter_from(start) {
+            content = codec::extend(content, &record.with_key(key));
+            last = Some(key);
+            if content.len() >= BLOCK_BYTES {
+                break;
+            }
+        }
+        (content, last.cloned())
+    }
+
+    fn end(&self) -> Vec<u8> {
+        let keys = self.store.data.len() as u64;
+        let sessions = self.store.sessions.len() as u64;
+        codec::extend(
+            Vec::new(),
+            &End {
+                keys,
+                sessions,
+                crc: self.crc.clone().finalize(),
+            },
+        )
+    }
+}
+
+impl Iterator for SnapshotWriter {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match std::mem::replace(&mut self.next, Next::Nothing) {
+                Next::Prelude => {
+                    self.next = Next::Header;
+                    let prelude = super::prelude(SNAPSHOT_VERSION);
+                    self.crc.update(&prelude);
+                    return Some(Bytes::copy_from_slice(&prelude));
+                }
+                Next::Header => {
+                    self.next = Next::Sessions(0);
+                    let content = codec::extend(Vec::new(), &self.header);
+                    return Some(self.block(BlockKind::Header, &content));
+                }
+                Next::Sessions(after) => {
+                    let (content, last) = self.sessions(after);
+                    if content.is_empty() {
+                        self.next = Next::Data(None);
+                        continue;
+                    }
+                    self.next = Next::Sessions(last);
+                    return Some(self.block(BlockKind::Sessions, &content));
+                }
+                Next::Data(after) => {
+                    let (content, last) = self.data(after.as_ref());
+                    if last.is_none() {
+                        self.next = Next::End;
+                        continue;
+                    }
+                    self.next = Next::Data(last);
+                    return Some(self.block(BlockKind::Data, &content));
+                }
+                Next::End => {
+                    let content = self.end();
+                    return Some(self.block(BlockKind::End, &content));
+                }
+                Next::Nothing => return None,
+            }
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Running one command on the data, all of it or nothing.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::command::{
+    Command, CommandResult, Compare, KeyRange, KeyValue, Op, OpResult, RangeQuery, RangeResult,
+    Test,
+};
+use super::limits::StoreLimits;
+use super::map::CowMap;
+
+/// What a key holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) value: Bytes,
+    pub(crate) create_revision: u64,
+    pub(crate) mod_revision: u64,
+    pub(crate) version: u64,
+}
+
+/// The data.
+pub(crate) type Data = CowMap<Bytes, Record>;
+
+impl Record {
+    /// As users see it.
+    pub(crate) fn with_key(&self, key: &Bytes) -> KeyValue {
+        KeyValue {
+            key: key.clone(),
+            value: self.value.clone(),
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+            version: self.version,
+        }
+    }
+}
+
+/// What an answer may still hold.
+struct Room {
+    items: usize,
+    bytes: usize,
+    empty: bool,
+}
+
+/// What one item adds to an answer beside key and value.
+const ITEM_BYTES: usize = 32;
+
+impl Room {
+    fn new(limits: &StoreLimits) -> Room {
+        Room {
+            items: limits.answer_items,
+            bytes: limits.answer_bytes,
+            empty: true,
+        }
+    }
+
+    /// Takes in one item. The first fits whatever its size, else it could never be read.
+    fn take(&mut self, bytes: usize) -> bool {
+        let bytes = bytes + ITEM_BYTES;
+        if !self.empty && (self.items == 0 || self.bytes < bytes) {
+            return false;
+        }
+        self.empty = false;
+        self.items = self.items.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        true
+    }
+}
+
+/// The elements of a range, strictly after `after` if given.
+fn elements<'a>(
+    data: &'a Data,
+    range: &KeyRange,
+    after: Option<&Bytes>,
+) -> impl Iterator<Item = (&'a Bytes, &'a Record)> {
+    let (start, end) = range.bounds();
+    let start = latest(start, after);
+    data.iter_from(start.as_ref().map(|key| &key[..]))
+        .take_while(move |(key, _)| is_before(key, &end))
+}
+
+/// The later one of the start of a range and the place where the page before ended.
+fn latest(start: Bound<Bytes>, after: Option<&Bytes>) -> Bound<Bytes> {
+    let Some(after) = after else { return start };
+    match start {
+        Bound::Included(key) if key > *after => Bound::Included(key),
+        Bound::Excluded(key) if key > *after => Bound::Excluded(key),
+        Bound::Included(_) | Bound::Excluded(_) | Bound::Unbounded => {
+            Bound::Excluded(after.clone())
+        }
+    }
+}
+
+fn is_before(key: &Bytes, end: &Bound<Bytes>) -> bool {
+    match end {
+        Bound::Unbounded => true,
+        Bound::Included(end) => key <= end,
+        Bound::Excluded(end) => key < end,
+    }
+}
+
+/// Answers a query of its own, outside any transaction.
+pub(crate) fn query(
+    data: &Data,
+    query: &RangeQuery,
+    revision: u64,
+    limits: &StoreLimits,
+) -> RangeResult {
+    read(data, query, revision, &mut Room::new(limits))
+}
+
+fn read(data: &Data, query: &RangeQuery, revision: u64, room: &mut Room) -> RangeResult {
+    if query.count_only {
+        return RangeResult {
+            items: Vec::new(),
+            count: count(data, query),
+            more: false,
+            revision,
+        };
+    }
+    let limit = if query.limit == 0 {
+        usize::MAX
+    } else {
+        query.limit as usize
+    };
+    let mut items = Vec::new();
+    let mut more = false;
+    for (key, record) in elements(data, &query.range, query.after.as_ref()) {
+        let bytes = key.len()
+            + if query.keys_only {
+                0
+            } else {
+                record.value.len()
+            };
+        if items.len() == limit || !room.take(bytes) {
+            more = true;
+            break;
+        }
+        let mut item = record.with_key(key);
+        if query.keys_only {
+            item.value = Bytes::new();
+        }
+        items.push(item);
+    }
+    RangeResult {
+        count: items.len() as u64,
+        items,
+        more,
+        revision,
+    }
+}
+
+fn count(data: &Data, query: &RangeQuery) -> u64 {
+    let (start, end) = query.range.bounds();
+    let start = latest(start, query.after.as_ref());
+    let before_start = data.count_before(start.as_ref().map(|key| &key[..]));
+    let before_end = match &end {
+        Bound::Unbounded => data.len(),
+        // Taken as the start of a range, "excluded" is what lies after the key: so the two change places.
+        Bound::Included(key) => data.count_before(Bound::Excluded(&key[..])),
+        Bound::Excluded(key) => data.count_before(Bound::Included(&key[..])),
+    };
+    before_end.saturating_sub(before_start) as u64
+}
+
+/// Whether a comparison holds. The numbers of an absent key are 0; its value passes no test.
+fn holds(data: &Data, compare: &Compare) -> bool {
+    let record = data.get(&compare.key[..]);
+    let number = |field: fn(&Record) -> u64| record.map_or(0, field);
+    match &compare.test {
+        Test::Absent => record.is_none(),
+        Test::Present => record.is_some(),
+        Test::Version(op, given) => op.holds(&number(|record| record.version), given),
+        Test::CreateRevision(op, given) => {
+            op.holds(&number(|record| record.create_revision), given)
+        }
+        Test::ModRevision(op, given) => op.holds(&number(|record| record.mod_revision), given),
+        Test::Value(op, given) => record.is_some_and(|record| op.holds(&record.value, given)),
+    }
+}
+
+/// A command at work.
+struct Transaction<'a> {
+    data: &'a mut Data,
+    limits: &'a StoreLimits,
+    room: Room,
+    /// The revision of everything written here.
+    revision: u64,
+    changed: bool,
+    /// What the touched keys held before, in the order of the changes. A single step either does all or nothing, and
+    /// needs none.
+    undo: Option<Vec<(Bytes, Option<Record>)>>,
+}
+
+/// Runs a command; `revision` is the store's revision before.
+pub(crate) fn run(
+    data: &mut Data,
+    command: Command,
+    revision: u64,
+    limits: &StoreLimits,
+) -> CommandResult {
+    let (succeeded, ops) = match command {
+        Command::Op(op) => (true, vec![op]),
+        Command::Txn(txn) => {
+            let succeeded = txn.compare.iter().all(|compare| holds(data, compare));
+            (succeeded, if succeeded { txn.then } else { txn.otherwise })
+        }
+        Command::CloseSession | Command::KeepAlive => (true, Vec::new()),
+    };
+    let undo = (ops.len() > 1).then(Vec::new);
+    let room = Room::new(limits);
+    let transaction = Transaction {
+        data,
+        limits,
+        room,
+        revision: revision + 1,
+        changed: false,
+        undo,
+    };
+    transaction.run(ops, succeeded)
+}
+
+impl Transaction<'_> {
+    fn run(mut self, ops: Vec<Op>, succeeded: bool) -> CommandResult {
+        let before = self.revision - 1;
+        let mut results = Vec::with_capacity(ops.len());
+        for op in ops {
+            let result = self.step(op);
+            if result.is_undone() {
+                self.roll_back();
+                return CommandResult {
+                    revision: before,
+                    succeeded: false,
+                    results: vec![result],
+                };
+            }
+            results.push(result);
+        }
+        let revision = if self.changed { self.revision } else { before };
+        CommandResult {
+            revision,
+            succeeded,
+            results,
+        }
+    }
+
+    fn step(&mut self, op: Op) -> OpResult {
+        match op {
+            Op::Put {
+                key,
+                value,
+                want_previous,
+            } => self.put(key, value, want_previous),
+            Op::Delete {
+                range,
+                want_previous,
+            } => self.delete(&range, want_previous),
+            Op::Increment { key, by } => self.increment(key, by),
+            Op::Range(query) => {
+                let revision = if self.changed {
+                    self.revision
+                } else {
+                    self.revision - 1
+                };
+                OpResult::Range(read(self.data, &query, revision, &mut self.room))
+            }
+        }
+    }
+
+    fn roll_back(self) {
+        for (key, record) in self.undo.into_iter().flatten().rev() {
+            match record {
+                Some(record) => self.data.insert(key, record),
+                None => self.data.remove(&key[..]),
+            };
+        }
+    }
+
+    fn answer_too_large(&self) -> OpResult {
+        OpResult::AnswerTooLarge {
+            limit_bytes: self.limits.answer_bytes as u64,
+        }
+    }
+
+    fn put(&mut self, key: Bytes, value: Bytes, want_previous: bool) -> OpResult {
+        let mut previous = None;
+        if want_previous && let Some(record) = self.data.get(&key[..]) {
+            if !self.room.take(key.len() + record.value.len()) {
+                return self.answer_too_large();
+            }
+            previous = Some(record.with_key(&key));
+        }
+        OpResult::Put {
+            version: self.write(key, value),
+            previous,
+        }
+    }
+
+    /// Writes and answers the new version.
+    fn write(&mut self, key: Bytes, value: Bytes) -> u64 {
+        self.changed = true;
+        let revision = self.revision;
+        if let Some(record) = self.data.get_mut(&key[..]) {
+            let next = Record {
+                value,
+                create_revision: record.create_revision,
+                mod_revision: revision,
+                version: record.version + 1,
+            };
+            let version = next.version;
+            let old = std::mem::replace(record, next);
+            if let Some(undo) = &mut self.undo {
+                undo.push((key, Some(old)));
+            }
+            return version;
+        }
+        if let Some(undo) = &mut self.undo {
+            undo.push((key.clone(), None));
+        }
+        self.data.insert(
+            key,
+            Record {
+                value,
+                create_revision: revision,
+                mod_revision: revision,
+                version: 1,
+            },
+        );
+        1
+    }
+
+    fn delete(&mut self, range: &KeyRange, want_previous: bool) -> OpResult {
+        let mut previous = Vec::new();
+        if want_previous {
+            for (key, record) in elements(self.data, range, None) {
+                if !self.room.take(key.len() + record.value.len()) {
+                    return self.answer_too_large();
+                }
+                previous.push(record.with_key(key));
+            }
+        }
+        let count = match range {
+            KeyRange::Key(key) => u64::from(self.remove(key)),
+            KeyRange::Prefix(_) | KeyRange::Between { .. } | KeyRange::All => {
+                let keys: Vec<Bytes> = elements(self.data, range, None)
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                for key in &keys {
+                    self.remove(key);
+                }
+                keys.len() as u64
+            }
+        };
+        OpResult::Deleted { count, previous }
+    }
+
+    fn remove(&mut self, key: &Bytes) -> bool {
+        let Some(old) = self.data.remove(&key[..]) else {
+            return false;
+        };
+        self.changed = true;
+        if let Some(undo) = &mut self.undo {
+            undo.push((key.clone(), Some(old)));
+        }
+        true
+    }
+
+    fn increment(&mut self, key: Bytes, by: i64) -> OpResult {
+        let number = match self.data.get(&key[..]) {
+            None => Some(0),
+            Some(record) => number(&record.value),
+        };
+        let Some(number) = number else {
+            return OpResult::NotANumber;
+        };
+        let Some(value) = number.checked_add(by) else {
+            return OpResult::Overflow;
+        };
+        let version = self.write(key, Bytes::from(value.to_string()));
+        OpResult::Incremented { value, version }
+    }
+}
+
+/// A decimal 64-bit integer in text: an optional sign and digits, nothing else.
+fn number(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
