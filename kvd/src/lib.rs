@@ -13,3 +13,16 @@
 pub mod kv;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod wire;
+
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod bundle;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod exit;
+#[cfg(feature = "server")]
+pub mod identity;
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod names;
