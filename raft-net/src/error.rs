@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::handshake::{HelloError, Refusal};
-use crate::identity::{Identity, IdentityError};
+use crate::identity::Identity;
 use crate::wire::FrameError;
 
 /// Why a connection ended, in our own terms.
@@ -302,8 +302,6 @@ pub(crate) enum HandshakeError {
     RefusedBy(Refusal),
     #[error("{0}")]
     Closed(CloseReason),
-    #[error("{0}")]
-    Identity(#[from] IdentityError),
     #[error("{0}")]
     Hello(#[from] HelloError),
     #[error("{0}")]

@@ -76,8 +76,17 @@ pub const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// Parts of a message at least this long are sent without a copy; shorter ones are cheaper to copy than to chain.
 pub(crate) const CHAIN_BYTES_MIN: usize = 16 << 10;
 
-/// What one read asks for at least, in bytes.
+/// Memory taken at once for reading, in bytes.
 pub(crate) const READ_BYTES: usize = 64 << 10;
+
+/// With less room than this, in bytes, a reader takes new memory.
+pub(crate) const SPARE_BYTES_MIN: usize = 4 << 10;
+
+/// Messages handed to the consumer under one lock.
+pub(crate) const DELIVER_AT_ONCE: usize = 64;
+
+/// A knock by a peer that has no link says that a link of ours older than this is dead.
+pub(crate) const YOUNG_LINK: Duration = Duration::from_secs(1);
 
 /// Bytes of a hello frame that are accepted. Ours is shorter; a newer version may have appended fields.
 pub(crate) const HELLO_BYTES_MAX: usize = 256;

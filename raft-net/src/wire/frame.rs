@@ -2,6 +2,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::limits::{READ_BYTES, SPARE_BYTES_MIN};
+
 /// Bytes in front of each frame.
 pub const PREFIX_BYTES: usize = 4;
 
@@ -61,10 +63,24 @@ impl FrameBuffer {
         }
     }
 
-    /// Where received bytes are appended, with room for at least `room` more.
-    pub fn space(&mut self, room: usize) -> &mut BytesMut {
-        self.bytes.reserve(room);
+    /// Where received bytes are appended. Has room, but may have little when frames still use the memory behind it:
+    /// taking fresh memory for each small read would let every small frame keep a whole block alive.
+    pub fn space(&mut self) -> &mut BytesMut {
+        if self.bytes.capacity() - self.bytes.len() < SPARE_BYTES_MIN {
+            let have = self.bytes.len();
+            self.bytes.reserve(READ_BYTES.max(self.missing().min(have)));
+        }
         &mut self.bytes
+    }
+
+    /// Bytes that the first frame still lacks, as far as its prefix is here.
+    fn missing(&self) -> usize {
+        match self.bytes.first_chunk::<PREFIX_BYTES>() {
+            Some(prefix) => (u32::from_le_bytes(*prefix) as usize)
+                .saturating_add(PREFIX_BYTES)
+                .saturating_sub(self.bytes.len()),
+            None => PREFIX_BYTES - self.bytes.len(),
+        }
     }
 
     /// Takes the next complete frame, if there is one.
@@ -99,15 +115,10 @@ impl FrameBuffer {
     ///
     /// The end cuts a frame.
     pub fn check_end(&self) -> Result<(), FrameError> {
-        let missing = match self.bytes.first_chunk::<PREFIX_BYTES>() {
-            None if self.bytes.is_empty() => return Ok(()),
-            None => PREFIX_BYTES - self.bytes.len(),
-            Some(prefix) => (u32::from_le_bytes(*prefix) as usize + PREFIX_BYTES)
-                .saturating_sub(self.bytes.len()),
-        };
-        Err(FrameError::Truncated {
-            missing: missing as u64,
-        })
+        if self.bytes.is_empty() {
+            return Ok(());
+        }
+        Err(FrameError::Truncated { missing: self.missing() as u64 })
     }
 
     /// Bytes received and not yet taken.
@@ -166,7 +177,7 @@ mod tests {
     fn decode(bytes: &[u8], step: usize) -> Result<Vec<Bytes>, FrameError> {
         let (mut buffer, mut frames) = (FrameBuffer::new(LIMIT), Vec::new());
         for piece in bytes.chunks(step) {
-            buffer.space(piece.len()).extend_from_slice(piece);
+            buffer.space().extend_from_slice(piece);
             while let Some(frame) = buffer.next_frame()? {
                 frames.push(frame);
             }
@@ -186,7 +197,7 @@ mod tests {
     #[test]
     fn declared_length_beyond_the_limit_is_refused_before_memory_is_taken() {
         let mut buffer = FrameBuffer::new(LIMIT);
-        buffer.space(4).extend_from_slice(&u32::MAX.to_le_bytes());
+        buffer.space().extend_from_slice(&u32::MAX.to_le_bytes());
         let capacity = buffer.bytes.capacity();
         assert_eq!(
             buffer.next_frame(),
@@ -243,7 +254,7 @@ mod tests {
         fn decoder_is_total_and_frugal(bytes in proptest::collection::vec(any::<u8>(), 0..2000), step in 1_usize..100) {
             let mut buffer = FrameBuffer::new(usize::MAX);
             for piece in bytes.chunks(step) {
-                buffer.space(piece.len()).extend_from_slice(piece);
+                buffer.space().extend_from_slice(piece);
                 while let Ok(Some(_)) = buffer.next_frame() {}
             }
             prop_assert!(buffer.bytes.capacity() <= 8 * bytes.len() + (64 << 10));

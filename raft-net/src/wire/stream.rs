@@ -10,7 +10,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::frame::{FrameBuffer, FrameError, PREFIX_BYTES, encode_frames};
 use crate::error::{CloseReason, frame_error};
-use crate::limits::READ_BYTES;
 
 /// Scratch memory a sender keeps between calls; a larger batch gives its memory back.
 const SCRATCH_BYTES_KEPT: usize = 1 << 20;
@@ -60,9 +59,22 @@ impl<R: AsyncRead + Unpin> FrameReceiver<R> {
         self.buffer.next_frame()
     }
 
+    /// Reads once, everything that is there, and appends its complete frames to `frames`. False at the end of the
+    /// stream. After an error, `frames` still holds what came before it.
+    pub(crate) async fn drain(&mut self, frames: &mut Vec<Bytes>) -> Result<bool, FrameError> {
+        let more = self.fill().await?;
+        while let Some(frame) = self.buffer.next_frame()? {
+            frames.push(frame);
+        }
+        if !more {
+            self.buffer.check_end()?;
+        }
+        Ok(more)
+    }
+
     /// Reads once, everything that is there; false at the end of the stream.
-    pub(crate) async fn fill(&mut self) -> Result<bool, FrameError> {
-        let read = self.reader.read_buf(self.buffer.space(READ_BYTES)).await;
+    async fn fill(&mut self) -> Result<bool, FrameError> {
+        let read = self.reader.read_buf(self.buffer.space()).await;
         Ok(read.map_err(frame_error)? > 0)
     }
 }
