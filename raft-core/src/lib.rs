@@ -7,13 +7,24 @@ extern crate alloc;
 extern crate std;
 
 mod config;
+mod core;
 mod error;
 mod event;
+mod gate;
+mod inflights;
+mod invariants;
+mod log;
 mod membership;
 mod message;
+mod node;
+mod outbox;
+mod persistence;
+mod progress;
 mod quorum;
+mod read_index;
 mod ready;
 mod rng;
+mod role;
 mod status;
 mod storage;
 mod types;
@@ -30,6 +41,7 @@ pub use message::{
     ReadIndex, ReadIndexResponse, RepairAnswer, RepairAsk, Repairing, SnapshotResponse,
     VoteRequest, VoteResponse,
 };
+pub use node::Node;
 pub use ready::{Fetch, FetchPurpose, Persist, Proposal, ReadState, Ready, SnapshotOutcome};
 pub use status::{PeerState, PeerStatus, Role, Status};
 pub use storage::{InitialState, MemoryStorage, SnapshotMeta, Storage, StorageError};

@@ -127,15 +127,20 @@ pub(crate) fn entries_bytes(entries: &[Entry]) -> u64 {
 
 /// A longest prefix of `entries` with at most `max_bytes`, but at least one entry: an entry larger than the limit
 /// must still be able to travel.
-pub(crate) fn limit_bytes(mut entries: Vec<Entry>, max_bytes: u64) -> Vec<Entry> {
+pub(crate) fn collect_limited<'a>(
+    entries: impl Iterator<Item = &'a Entry>,
+    max_bytes: u64,
+) -> Vec<Entry> {
     let mut total = 0;
-    let fits = entries.iter().take_while(|entry| {
+    let mut prefix = Vec::new();
+    for entry in entries {
         total += entry.bytes();
-        total <= max_bytes
-    });
-    let count = fits.count().max(1);
-    entries.truncate(count);
-    entries
+        if total > max_bytes && !prefix.is_empty() {
+            break;
+        }
+        prefix.push(entry.clone());
+    }
+    prefix
 }
 
 /// What must survive a crash beside the log.

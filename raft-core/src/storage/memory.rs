@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::{InitialState, SnapshotMeta, Storage, StorageError};
-use crate::types::limit_bytes;
+use crate::types::collect_limited;
 use crate::{Configuration, Entry, EntryId, EntryKind, HardState, LogIndex, NodeId, Persist, Term};
 
 /// A [`Storage`] that keeps everything in memory, with a switch to answer "later" as a log on a disk does.
@@ -154,14 +154,10 @@ impl MemoryStorage {
         }
         let skip = range.start.distance_from(self.first_index()) as usize;
         let count = range.end.distance_from(range.start) as usize;
-        let entries = self
-            .entries
-            .iter()
-            .skip(skip)
-            .take(count)
-            .cloned()
-            .collect();
-        Ok(limit_bytes(entries, max_bytes))
+        Ok(collect_limited(
+            self.entries.range(skip..skip + count),
+            max_bytes,
+        ))
     }
 
     /// The entries that are present.

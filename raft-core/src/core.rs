@@ -1,0 +1,242 @@
+//! What a node is apart from its role.
+
+use crate::log::RaftLog;
+use crate::membership::Membership;
+use crate::outbox::{Durable, Outbox};
+use crate::persistence::Persistence;
+use crate::rng::Rng;
+use crate::{
+    Config, Envelope, Event, HardState, LogIndex, Message, NodeId, ReadError, ReadId, Storage,
+    Term, VoteRefusal, VoteRequest, VoteResponse,
+};
+
+/// State and output that all roles share. Roles change it, but only the transitions in `role.rs` change the role.
+///
+/// Invariant: the term never falls, and within a term the vote is given once.
+#[derive(Debug)]
+pub(crate) struct Core<S> {
+    pub(crate) config: Config,
+    pub(crate) hard_state: HardState,
+    pub(crate) log: RaftLog<S>,
+    pub(crate) membership: Membership,
+    pub(crate) persistence: Persistence,
+    pub(crate) timer: ElectionTimer,
+    pub(crate) outbox: Outbox,
+    pub(crate) rng: Rng,
+    pub(crate) next_forward: ReadId,
+}
+
+/// Ticks since a leader was heard, an election began, or a leader checked its quorum.
+#[derive(Debug)]
+pub(crate) struct ElectionTimer {
+    pub(crate) elapsed: u32,
+    /// Drawn anew at each change of role, so that two candidates do not split the votes for ever.
+    pub(crate) timeout: u32,
+}
+
+impl ElectionTimer {
+    pub(crate) fn draw(config: &Config, rng: &mut Rng) -> ElectionTimer {
+        let timeout = config.election_timeout_ticks + rng.below(config.election_timeout_ticks);
+        ElectionTimer {
+            elapsed: 0,
+            timeout,
+        }
+    }
+}
+
+impl<S: Storage> Core<S> {
+    pub(crate) fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    pub(crate) fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        self.send_in(self.term(), to, message);
+    }
+
+    /// Sends with a term that would be, see [`Envelope`].
+    pub(crate) fn send_in(&mut self, term: Term, to: NodeId, message: Message) {
+        assert_ne!(to, self.id(), "{} to itself", message.name());
+        self.outbox.send(Envelope {
+            from: self.id(),
+            to,
+            term,
+            message,
+        });
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.outbox.events.push(event);
+    }
+
+    pub(crate) fn advance_term(&mut self, term: Term, vote: Option<NodeId>) {
+        assert!(term > self.term(), "term {} after {}", term, self.term());
+        self.hard_state = HardState { term, vote };
+        self.outbox.forget_messages();
+    }
+
+    /// Whether this node may stand for election.
+    pub(crate) fn is_promotable(&self) -> bool {
+        self.membership.current().is_voter(self.id()) && !self.log.is_installing()
+    }
+
+    pub(crate) fn reset_timer(&mut self) {
+        self.timer = ElectionTimer::draw(&self.config, &mut self.rng);
+    }
+
+    /// The leader, if it was heard so lately that nobody should be elected in its place.
+    pub(crate) fn live_leader(&self, leader: Option<NodeId>) -> Option<NodeId> {
+        let is_live =
+            self.config.check_quorum && self.timer.elapsed < self.config.election_timeout_ticks;
+        leader.filter(|_| is_live)
+    }
+
+    /// Answers whether the vote would be granted, and changes nothing.
+    pub(crate) fn answer_pre_vote(
+        &mut self,
+        from: NodeId,
+        proposed: Term,
+        request: VoteRequest,
+        leader: Option<NodeId>,
+    ) {
+        let own = self.log.last_id();
+        let refusal = if proposed <= self.term() {
+            Some(VoteRefusal::TermTooLow {
+                current: self.term(),
+            })
+        } else if let Some(leader) = self.live_leader(leader) {
+            Some(VoteRefusal::LeaderAlive { leader })
+        } else if !request.last.is_up_to_date_with(own) {
+            Some(VoteRefusal::LogBehind {
+                candidate: request.last,
+                own,
+            })
+        } else {
+            None
+        };
+        match refusal {
+            None => self.send_in(
+                proposed,
+                from,
+                Message::PreVoteResponse(VoteResponse { granted: true }),
+            ),
+            Some(why) => {
+                self.event(Event::VoteRefused {
+                    term: proposed,
+                    to: from,
+                    why,
+                });
+                self.send(
+                    from,
+                    Message::PreVoteResponse(VoteResponse { granted: false }),
+                );
+            }
+        }
+    }
+
+    /// Votes, if the vote of this term is still there and the candidate holds all that may be committed. Whoever asks is
+    /// answered, member or not: n4 may be a candidate by a configuration that has not reached this node yet.
+    pub(crate) fn answer_vote(
+        &mut self,
+        from: NodeId,
+        request: VoteRequest,
+        leader: Option<NodeId>,
+    ) {
+        let term = self.term();
+        let granted = match self.vote_refusal(from, request, leader) {
+            None => {
+                self.grant_vote(from);
+                true
+            }
+            Some(why) => {
+                self.event(Event::VoteRefused {
+                    term,
+                    to: from,
+                    why,
+                });
+                false
+            }
+        };
+        self.send(from, Message::VoteResponse(VoteResponse { granted }));
+    }
+
+    fn vote_refusal(
+        &self,
+        from: NodeId,
+        request: VoteRequest,
+        leader: Option<NodeId>,
+    ) -> Option<VoteRefusal> {
+        let own = self.log.last_id();
+        let taken = self.hard_state.vote.or(leader).filter(|to| *to != from);
+        if let Some(to) = taken {
+            Some(VoteRefusal::AlreadyVoted { to })
+        } else if !request.last.is_up_to_date_with(own) {
+            Some(VoteRefusal::LogBehind {
+                candidate: request.last,
+                own,
+            })
+        } else {
+            None
+        }
+    }
+
+    fn grant_vote(&mut self, to: NodeId) {
+        if self.hard_state.vote.is_none() {
+            self.hard_state.vote = Some(to);
+            self.event(Event::VoteGranted {
+                term: self.term(),
+                to,
+            });
+        }
+        assert_eq!(
+            self.hard_state.vote,
+            Some(to),
+            "second vote in term {}",
+            self.term()
+        );
+        self.reset_timer();
+    }
+
+    pub(crate) fn check_read_limit(&self, pending: usize) -> Result<(), ReadError> {
+        let limit = self.config.max_pending_reads;
+        if pending < limit {
+            Ok(())
+        } else {
+            Err(ReadError::Overloaded { pending, limit })
+        }
+    }
+
+    /// What may be promised without waiting.
+    pub(crate) fn durable(&self) -> Durable {
+        Durable {
+            hard_state: self.persistence.durable(),
+            log: self.log.persisted(),
+        }
+    }
+
+    /// Whether this node's vote for itself in this term is on disk.
+    pub(crate) fn own_vote_is_durable(&self) -> bool {
+        self.hard_state.vote == Some(self.id()) && self.persistence.durable() == self.hard_state
+    }
+
+    pub(crate) fn truncate_log(&mut self, from: LogIndex) {
+        self.log.truncate(from);
+        self.persistence.truncate(from);
+        self.event(Event::Truncated { from });
+        if self.membership.truncate(from) {
+            self.announce_configuration();
+        }
+    }
+
+    pub(crate) fn announce_configuration(&mut self) {
+        let index = self.membership.current_index();
+        let configuration = self.membership.current().clone();
+        self.event(Event::ConfigurationChanged {
+            index,
+            configuration,
+        });
+    }
+}

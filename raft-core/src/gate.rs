@@ -1,0 +1,170 @@
+//! The gate through which every message comes in: who, which term, and whether it makes sense at all.
+
+use crate::log::slice;
+use crate::{
+    Envelope, Event, HeartbeatResponse, InstallSnapshot, Message, Node, NodeId, Reason, Rejected,
+    Storage, Term, VoteRefusal, VoteRequest, VoteResponse,
+};
+
+impl<S: Storage> Node<S> {
+    /// A message arrived.
+    ///
+    /// # Errors
+    /// If it was not acted on. That is no reason to drop its sender: most rejected messages are late or early. A message
+    /// with content that contradicts itself is refused before anything else, so it does not even raise the term.
+    pub fn step(&mut self, envelope: Envelope) -> Result<(), Rejected> {
+        self.check_address(&envelope)?;
+        check_content(&envelope)?;
+        let Envelope {
+            from,
+            to: _,
+            term,
+            message,
+        } = envelope;
+        if let Message::PreVote(request) = message {
+            let leader = self.role.leader(self.core.id());
+            self.core.answer_pre_vote(from, term, request, leader);
+            return Ok(());
+        }
+        if message.has_future_term() {
+            self.check_pre_vote_grant(term)?;
+        } else {
+            self.observe_term(from, term, &message)?;
+        }
+        let next = self.role.step(&mut self.core, from, message)?;
+        self.apply_next(next);
+        Ok(())
+    }
+
+    fn check_address(&self, envelope: &Envelope) -> Result<(), Rejected> {
+        let (from, to, term) = (envelope.from, envelope.to, envelope.term);
+        if to != self.core.id() {
+            return Err(Rejected::NotForMe { to });
+        }
+        if from == NodeId(0) || from == to {
+            return Err(Rejected::UnknownSender { from });
+        }
+        if term == Term(0) || term > Term::MAX {
+            return Err(Rejected::TermOutOfRange { term });
+        }
+        Ok(())
+    }
+
+    /// A grant names the term that would be; one for another term answers an older question.
+    fn check_pre_vote_grant(&self, term: Term) -> Result<(), Rejected> {
+        if term == self.core.term().next() {
+            Ok(())
+        } else {
+            Err(Rejected::Unasked)
+        }
+    }
+
+    /// Compares the message's term with our own: what is over is refused, what is newer is taken over at once.
+    fn observe_term(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        message: &Message,
+    ) -> Result<(), Rejected> {
+        let current = self.core.term();
+        if term < current {
+            self.answer_stale(from, message);
+            return Err(Rejected::StaleTerm { term, current });
+        }
+        if let Message::Vote(request) = message {
+            self.check_lease(from, term, *request)?;
+        }
+        let leader = message.is_from_leader().then_some(from);
+        if term > current {
+            self.become_follower(term, leader, Reason::HigherTerm { from });
+        } else if leader.is_some() {
+            self.hear_leader(from)?;
+        }
+        Ok(())
+    }
+
+    /// While a leader is heard nobody is elected in its place, and a candidate's higher term is not taken over. Without
+    /// this a node that hears the others badly would depose one leader after the other. The leader's own wish to hand
+    /// over is excepted.
+    fn check_lease(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        request: VoteRequest,
+    ) -> Result<(), Rejected> {
+        let leader = self.core.live_leader(self.role.leader(self.core.id()));
+        match leader.filter(|_| term > self.core.term() && !request.transfer) {
+            None => Ok(()),
+            Some(leader) => {
+                let why = VoteRefusal::LeaderAlive { leader };
+                self.core.event(Event::VoteRefused {
+                    term,
+                    to: from,
+                    why,
+                });
+                Err(Rejected::LeaderAlive { leader })
+            }
+        }
+    }
+
+    /// Tells whoever leads or campaigns in a term that is over, so that it stops. Also the way back for a node that was
+    /// stranded at a higher term: its answer makes the leader step down, and a common term is found.
+    ///
+    /// The answer says nothing but the term. It must not echo a round of the old term: n1 led term 1 with round 50, and
+    /// leads term 2 with round 3; a late heartbeat of term 1 reaches n2, and an answer "term 2, round 50" would confirm
+    /// all rounds up to 50 that n1 is yet to begin in term 2.
+    fn answer_stale(&mut self, from: NodeId, message: &Message) {
+        match message {
+            Message::Append(_) | Message::Heartbeat(_) | Message::InstallSnapshot(_) => {
+                let answer = HeartbeatResponse {
+                    round: 0,
+                    oldest_sync_age_ticks: 0,
+                };
+                self.core.send(from, Message::HeartbeatResponse(answer));
+            }
+            Message::Vote(_) => self
+                .core
+                .send(from, Message::VoteResponse(VoteResponse { granted: false })),
+            Message::PreVote(_)
+            | Message::PreVoteResponse(_)
+            | Message::VoteResponse(_)
+            | Message::AppendResponse(_)
+            | Message::HeartbeatResponse(_)
+            | Message::SnapshotResponse(_)
+            | Message::ReadIndex(_)
+            | Message::ReadIndexResponse(_)
+            | Message::TimeoutNow
+            | Message::RepairAsk(_)
+            | Message::RepairAnswer(_)
+            | Message::Repairing(_) => {}
+        }
+    }
+}
+
+fn check_content(envelope: &Envelope) -> Result<(), Rejected> {
+    match &envelope.message {
+        Message::Append(append) => {
+            slice::check_append(envelope.term, append).map_err(Rejected::MalformedAppend)
+        }
+        Message::InstallSnapshot(InstallSnapshot { meta })
+            if !slice::snapshot_is_sound(envelope.term, meta) =>
+        {
+            Err(Rejected::MalformedSnapshot)
+        }
+        Message::RepairAsk(_) | Message::RepairAnswer(_) | Message::Repairing(_) => {
+            Err(Rejected::Unsupported)
+        }
+        Message::InstallSnapshot(_)
+        | Message::PreVote(_)
+        | Message::PreVoteResponse(_)
+        | Message::Vote(_)
+        | Message::VoteResponse(_)
+        | Message::AppendResponse(_)
+        | Message::Heartbeat(_)
+        | Message::HeartbeatResponse(_)
+        | Message::SnapshotResponse(_)
+        | Message::ReadIndex(_)
+        | Message::ReadIndexResponse(_)
+        | Message::TimeoutNow => Ok(()),
+    }
+}

@@ -1,0 +1,410 @@
+//! One view over stable and unstable entries.
+
+pub(crate) mod slice;
+mod unstable;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use self::unstable::Unstable;
+use crate::types::entries_bytes;
+use crate::{Entry, EntryId, LogIndex, SnapshotMeta, Storage, StorageError, Term};
+
+/// The log as the core sees it: what the storage holds, the entries on their way there, and how far it is committed and
+/// applied.
+///
+/// Invariants: `applied <= handed_out <= committed <= last`; `persisted < unstable.first`, and equal to the index before
+/// it unless a snapshot waits for the disk.
+#[derive(Debug)]
+pub(crate) struct RaftLog<S> {
+    pub(crate) storage: S,
+    unstable: Unstable,
+    /// A snapshot that replaces the log and is not durable yet. While it waits the storage is not asked for anything,
+    /// because it may answer for the old log or for the new one.
+    installing: Option<Installing>,
+    persisted: LogIndex,
+    committed: LogIndex,
+    applying: Applying,
+}
+
+#[derive(Debug)]
+struct Installing {
+    meta: SnapshotMeta,
+    submitted: bool,
+}
+
+/// Committed entries on their way through the state machine.
+#[derive(Debug)]
+struct Applying {
+    applied: LogIndex,
+    handed_out: LogIndex,
+    /// Last index and bytes of each batch that is handed out and not applied.
+    batches: VecDeque<(LogIndex, u64)>,
+    bytes: u64,
+    /// The first index of a read that the driver makes for us.
+    fetching: Option<LogIndex>,
+    fetched: Vec<Entry>,
+}
+
+/// Committed entries to be applied, or the range to be read first.
+pub(crate) enum Committed {
+    Entries(Vec<Entry>),
+    Fetch(Range<LogIndex>),
+}
+
+impl<S: Storage> RaftLog<S> {
+    pub(crate) fn new(storage: S, applied: LogIndex, committed: LogIndex) -> RaftLog<S> {
+        let persisted = storage.last_index();
+        let applying = Applying {
+            applied,
+            handed_out: applied,
+            batches: VecDeque::new(),
+            bytes: 0,
+            fetching: None,
+            fetched: Vec::new(),
+        };
+        let unstable = Unstable::new(persisted.next());
+        RaftLog {
+            storage,
+            unstable,
+            installing: None,
+            persisted,
+            committed,
+            applying,
+        }
+    }
+
+    pub(crate) fn first_index(&self) -> LogIndex {
+        match &self.installing {
+            Some(installing) => installing.meta.id.index.next(),
+            None => self.storage.first_index(),
+        }
+    }
+
+    pub(crate) fn last_index(&self) -> LogIndex {
+        self.unstable.end().prev()
+    }
+
+    pub(crate) fn last_id(&self) -> EntryId {
+        self.unstable.last_id().unwrap_or_else(|| {
+            let index = self.last_index();
+            let term = self
+                .term(index)
+                .expect("the term of the last entry is always known");
+            EntryId { index, term }
+        })
+    }
+
+    /// The term of the entry at `index`, or of the end of what was compacted; none outside.
+    pub(crate) fn term(&self, index: LogIndex) -> Option<Term> {
+        if index >= self.unstable.first() {
+            return self.unstable.id(index).map(|id| id.term);
+        }
+        if let Some(installing) = &self.installing {
+            let id = installing.meta.id;
+            return (index == id.index).then_some(id.term);
+        }
+        match self.storage.term(index) {
+            Ok(term) => Some(term),
+            Err(StorageError::Compacted | StorageError::Unavailable) => None,
+            Err(StorageError::Later) => panic!("the storage must know the term of {index} at once"),
+        }
+    }
+
+    pub(crate) fn holds(&self, id: EntryId) -> bool {
+        self.term(id.index) == Some(id.term)
+    }
+
+    /// The newest entry at or below `index` with a term not above `term`: the newest one that could agree with a log that
+    /// has `term` at `index`. Falls back to the position before the first entry whose term is unknown.
+    pub(crate) fn newest_not_above(&self, index: LogIndex, term: Term) -> EntryId {
+        let mut at = index.min(self.last_index());
+        loop {
+            match self.term(at) {
+                Some(found) if found > term => at = at.prev(),
+                Some(found) => {
+                    return EntryId {
+                        index: at,
+                        term: found,
+                    };
+                }
+                None => {
+                    return EntryId {
+                        index: at,
+                        term: Term(0),
+                    };
+                }
+            }
+        }
+    }
+
+    /// A non-empty prefix of `range` within `max_bytes`. `Unavailable` never comes back: asking for it is our mistake.
+    pub(crate) fn entries(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: u64,
+    ) -> Result<Vec<Entry>, StorageError> {
+        assert!(range.start < range.end, "nothing to read in {range:?}");
+        assert!(
+            range.end <= self.unstable.end(),
+            "{range:?} ends beyond {}",
+            self.last_index()
+        );
+        if range.start < self.first_index() {
+            return Err(StorageError::Compacted);
+        }
+        if range.start >= self.unstable.first() {
+            return Ok(self.unstable.slice(range, max_bytes));
+        }
+        let stored = range.start..range.end.min(self.unstable.first());
+        let mut entries = self
+            .storage
+            .entries(stored.clone(), max_bytes)
+            .inspect_err(|error| {
+                assert_ne!(
+                    *error,
+                    StorageError::Unavailable,
+                    "the storage lost {stored:?}"
+                );
+            })?;
+        let first = entries.first().map(|entry| entry.index);
+        assert_eq!(
+            first,
+            Some(range.start),
+            "the storage answered with other entries"
+        );
+        self.extend_with_unstable(&mut entries, range.end, max_bytes);
+        Ok(entries)
+    }
+
+    /// Goes on where the stored entries end, as far as the limit allows.
+    fn extend_with_unstable(&self, entries: &mut Vec<Entry>, end: LogIndex, max_bytes: u64) {
+        let next = entries.last().map_or(end, |entry| entry.index.next());
+        if next != self.unstable.first() || next >= end {
+            return;
+        }
+        let budget = max_bytes.saturating_sub(entries_bytes(entries));
+        let more = self.unstable.slice(next..end, budget);
+        if entries_bytes(&more) <= budget {
+            entries.extend(more);
+        }
+    }
+
+    pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        self.unstable.append(entries);
+    }
+
+    /// Drops everything from `from` on, to be replaced by what the leader has.
+    pub(crate) fn truncate(&mut self, from: LogIndex) {
+        assert!(
+            from > self.committed,
+            "truncation from {from} takes committed entries up to {}",
+            self.committed
+        );
+        assert!(
+            from >= self.first_index(),
+            "truncation from {from} below {}",
+            self.first_index()
+        );
+        self.unstable.truncate(from);
+        self.persisted = self.persisted.min(from.prev());
+    }
+
+    /// Replaces the whole log by a snapshot, whose data the driver has staged.
+    pub(crate) fn install(&mut self, meta: SnapshotMeta) {
+        let index = meta.id.index;
+        assert!(
+            index > self.committed,
+            "snapshot of {index}, but {} is committed",
+            self.committed
+        );
+        self.unstable = Unstable::new(index.next());
+        self.persisted = self.persisted.min(self.committed);
+        self.committed = index;
+        self.applying.forget_fetch();
+        self.installing = Some(Installing {
+            meta,
+            submitted: false,
+        });
+    }
+
+    pub(crate) fn persisted(&self) -> LogIndex {
+        self.persisted
+    }
+
+    pub(crate) fn has_unsubmitted(&self) -> bool {
+        let snapshot = self
+            .installing
+            .as_ref()
+            .is_some_and(|installing| !installing.submitted);
+        snapshot || self.unstable.unsubmitted() < self.unstable.end()
+    }
+
+    pub(crate) fn submit(&mut self) -> (Option<SnapshotMeta>, Vec<Entry>) {
+        let snapshot = self
+            .installing
+            .as_mut()
+            .filter(|installing| !installing.submitted);
+        let snapshot = snapshot.map(|installing| {
+            installing.submitted = true;
+            installing.meta.clone()
+        });
+        (snapshot, self.unstable.submit())
+    }
+
+    /// The snapshot is on disk and loaded into the state machine.
+    pub(crate) fn installed(&mut self, id: EntryId) {
+        self.applying.skip_to(id.index);
+        if self
+            .installing
+            .as_ref()
+            .is_some_and(|installing| installing.meta.id == id)
+        {
+            self.installing = None;
+        }
+    }
+
+    /// The current log is on disk up to `index`.
+    pub(crate) fn persisted_to(&mut self, index: LogIndex) {
+        if self.installing.is_none() && index > self.persisted {
+            self.persisted = index;
+            if index >= self.unstable.first() {
+                self.unstable.stable_to(index);
+            }
+        }
+    }
+
+    pub(crate) fn committed(&self) -> LogIndex {
+        self.committed
+    }
+
+    pub(crate) fn commit_to(&mut self, index: LogIndex) {
+        assert!(
+            index <= self.last_index(),
+            "commit of {index} beyond {}",
+            self.last_index()
+        );
+        self.committed = self.committed.max(index);
+    }
+
+    pub(crate) fn applied(&self) -> LogIndex {
+        self.applying.applied
+    }
+
+    pub(crate) fn handed_out(&self) -> LogIndex {
+        self.applying.handed_out
+    }
+
+    pub(crate) fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    pub(crate) fn unstable_first(&self) -> LogIndex {
+        self.unstable.first()
+    }
+
+    /// Whether committed entries can be handed out, or asked for, now.
+    pub(crate) fn has_committed(&self, max_bytes: u64) -> bool {
+        self.installing.is_none()
+            && self.applying.fetching.is_none()
+            && self.applying.handed_out < self.committed
+            && self.applying.bytes < max_bytes
+    }
+
+    /// The next committed entries, as far as the limit of what is handed out and not applied allows.
+    pub(crate) fn take_committed(&mut self, max_bytes: u64) -> Committed {
+        if !self.has_committed(max_bytes) {
+            return Committed::Entries(Vec::new());
+        }
+        if !self.applying.fetched.is_empty() {
+            let fetched = core::mem::take(&mut self.applying.fetched);
+            self.applying.hand_out(&fetched);
+            return Committed::Entries(fetched);
+        }
+        let range = self.applying.handed_out.next()..self.committed.next();
+        match self.entries(range.clone(), max_bytes - self.applying.bytes) {
+            Ok(entries) => {
+                self.applying.hand_out(&entries);
+                Committed::Entries(entries)
+            }
+            Err(StorageError::Later) => {
+                self.applying.fetching = Some(range.start);
+                Committed::Fetch(range)
+            }
+            Err(error @ (StorageError::Compacted | StorageError::Unavailable)) => {
+                panic!("entries {range:?} are committed and not applied: {error}")
+            }
+        }
+    }
+
+    /// The answer to [`Committed::Fetch`]; anything else is an old answer and ignored.
+    pub(crate) fn on_fetched_committed(&mut self, start: LogIndex, entries: Vec<Entry>) {
+        if self.applying.fetching != Some(start) {
+            return;
+        }
+        self.applying.fetching = None;
+        if self.are_own(start, &entries) && start == self.applying.handed_out.next() {
+            self.applying.fetched = entries;
+        }
+    }
+
+    pub(crate) fn on_fetch_failed(&mut self, start: LogIndex) {
+        if self.applying.fetching == Some(start) {
+            self.applying.fetching = None;
+        }
+    }
+
+    /// Whether `entries` are what this log holds from `start` on: a read that was slow may bring entries that were
+    /// overwritten meanwhile.
+    pub(crate) fn are_own(&self, start: LogIndex, entries: &[Entry]) -> bool {
+        let expected = (start.0..).map(LogIndex);
+        !entries.is_empty()
+            && entries
+                .iter()
+                .zip(expected)
+                .all(|(entry, index)| entry.index == index && self.holds(entry.id()))
+    }
+
+    pub(crate) fn on_applied(&mut self, index: LogIndex) {
+        self.applying.on_applied(index);
+    }
+}
+
+impl Applying {
+    fn hand_out(&mut self, entries: &[Entry]) {
+        let last = entries.last().expect("a batch is not empty").index;
+        let bytes = entries_bytes(entries);
+        self.handed_out = last;
+        self.batches.push_back((last, bytes));
+        self.bytes += bytes;
+    }
+
+    fn on_applied(&mut self, index: LogIndex) {
+        assert!(
+            index <= self.handed_out,
+            "{index} is applied, but {} was handed out",
+            self.handed_out
+        );
+        self.applied = self.applied.max(index);
+        while self
+            .batches
+            .front()
+            .is_some_and(|(last, _)| *last <= self.applied)
+        {
+            let (_, bytes) = self.batches.pop_front().expect("just seen");
+            self.bytes -= bytes;
+        }
+    }
+
+    /// A snapshot takes the place of everything up to `index`.
+    fn skip_to(&mut self, index: LogIndex) {
+        self.handed_out = self.handed_out.max(index);
+        self.on_applied(index.max(self.applied));
+    }
+
+    fn forget_fetch(&mut self) {
+        self.fetching = None;
+        self.fetched = Vec::new();
+    }
+}

@@ -1,0 +1,366 @@
+//! The node: inputs are calls, the output is one [`Ready`] batch.
+
+use alloc::vec::Vec;
+
+use crate::core::{Core, ElectionTimer};
+use crate::log::{Committed, RaftLog};
+use crate::membership::Membership;
+use crate::outbox::Outbox;
+use crate::persistence::Persistence;
+use crate::read_index::Reader;
+use crate::rng::Rng;
+use crate::role::{Follower, Next, RoleState};
+use crate::{
+    Config, ConfigError, Configuration, Entry, EntryId, Fetch, FetchPurpose, InitialState,
+    LogIndex, NodeId, Persist, PersistId, Proposal, ProposeError, ReadError, ReadId, Ready, Reason,
+    SnapshotOutcome, Status, Storage, Term, TransferError,
+};
+
+/// One member of a cluster.
+///
+/// The caller owns time, network and disk. It calls in whatever happens, takes a [`Ready`] whenever
+/// [`has_ready`](Node::has_ready) says so, and does what the batch says in the order that [`Ready`] describes.
+/// Calls never block, and bytes from elsewhere never panic; a broken promise of the caller does.
+#[derive(Debug)]
+pub struct Node<S> {
+    pub(crate) core: Core<S>,
+    pub(crate) role: RoleState,
+    /// The term of the newest event about a role, so that a new term within a role is told too.
+    pub(crate) announced_term: Term,
+}
+
+impl<S: Storage> Node<S> {
+    /// Starts a node on what its storage holds. It is a follower of nobody.
+    ///
+    /// # Errors
+    /// If the options or the stored state contradict themselves.
+    pub fn new(config: Config, storage: S) -> Result<Node<S>, ConfigError> {
+        config.check()?;
+        let initial = storage.initial_state();
+        check_initial(&initial, &storage)?;
+        let mut rng = Rng::new(config.seed);
+        let timer = ElectionTimer::draw(&config, &mut rng);
+        let next_forward = ReadId(rng.next_u64());
+        let mut membership = Membership::new(initial.configuration_index, initial.configuration);
+        for (index, configuration) in initial.configurations {
+            membership.append(index, configuration);
+        }
+        let core = Core {
+            config,
+            hard_state: initial.hard_state,
+            log: RaftLog::new(storage, initial.applied, initial.commit),
+            membership,
+            persistence: Persistence::new(initial.hard_state),
+            timer,
+            outbox: Outbox::default(),
+            rng,
+            next_forward,
+        };
+        let announced_term = core.term();
+        Ok(Node {
+            core,
+            role: RoleState::Follower(Follower::new(None)),
+            announced_term,
+        })
+    }
+
+    /// One tick of the caller's clock has passed.
+    pub fn tick(&mut self) {
+        let next = self.role.tick(&mut self.core);
+        self.apply_next(next);
+    }
+
+    /// Appends commands to the log. Success means that this leader has them in memory; they may still be lost with its
+    /// leadership, until they come back in [`Ready::committed`].
+    ///
+    /// Returns the name of the first entry; the others follow it in order.
+    ///
+    /// # Errors
+    /// Definite: nothing of the batch will ever take effect.
+    pub fn propose(&mut self, proposals: Vec<Proposal>) -> Result<EntryId, ProposeError> {
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.propose(&mut self.core, proposals),
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                let leader = self.role.leader(self.core.id());
+                Err(ProposeError::NotLeader {
+                    leader,
+                    term: self.core.term(),
+                })
+            }
+        }
+    }
+
+    /// Asks at which index a linearizable read may be served. The answer comes in [`Ready::read_states`], or the id in
+    /// [`Ready::read_failures`].
+    ///
+    /// # Errors
+    /// Definite: nothing was read, and no answer will come.
+    pub fn read_index(&mut self, id: ReadId) -> Result<(), ReadError> {
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.read_index(&self.core, Reader::Local(id)),
+            RoleState::Follower(follower) => follower.read_index(&self.core, id),
+            RoleState::PreCandidate(_) | RoleState::Candidate(_) => Err(ReadError::NoLeader {
+                term: self.core.term(),
+            }),
+        }
+    }
+
+    /// Hands the leadership over, to the voter that has most of the log if none is named. Returns who it is. Proposals are
+    /// refused until it has happened, or is given up after an election timeout.
+    ///
+    /// # Errors
+    /// If this node does not lead, or nobody can take over.
+    pub fn transfer_leader(&mut self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.begin_transfer(&mut self.core, to),
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                Err(TransferError::NotLeader {
+                    leader: self.role.leader(self.core.id()),
+                })
+            }
+        }
+    }
+
+    /// Stands for election now, by pre-vote first if that is on. Does nothing on a leader or on a node that does not vote.
+    pub fn campaign(&mut self) {
+        match self.role {
+            RoleState::Leader(_) => {}
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                if self.core.is_promotable() {
+                    self.apply_next(Next::Campaign(Reason::Asked));
+                }
+            }
+        }
+    }
+
+    /// Whether [`ready`](Node::ready) has something to say.
+    pub fn has_ready(&self) -> bool {
+        let core = &self.core;
+        !core.outbox.is_empty()
+            || core.hard_state != core.persistence.handed_out()
+            || core.log.has_unsubmitted()
+            || core.log.has_committed(core.config.max_apply_bytes)
+            || self.role.has_unsent()
+    }
+
+    /// Takes everything that is to be done. The persist part counts as handed out, in the order of the calls.
+    pub fn ready(&mut self) -> Ready {
+        self.role.flush(&mut self.core);
+        let core = &mut self.core;
+        let persist = take_persist(core);
+        let committed = take_committed(core);
+        let (messages, messages_after_sync) = core.outbox.take_messages(core.durable());
+        Ready {
+            persist,
+            messages,
+            messages_after_sync,
+            after_sync: core.persistence.newest(),
+            committed,
+            read_states: core::mem::take(&mut core.outbox.read_states),
+            read_failures: core::mem::take(&mut core.outbox.read_failures),
+            fetches: core::mem::take(&mut core.outbox.fetches),
+            events: core::mem::take(&mut core.outbox.events),
+        }
+    }
+
+    /// The persist parts up to `id` are on disk, and a snapshot among them is loaded into the state machine.
+    ///
+    /// # Panics
+    /// If `id` was never handed out.
+    pub fn on_persisted(&mut self, id: PersistId) {
+        let completion = self.core.persistence.complete(id);
+        if let Some(snapshot) = completion.snapshot {
+            self.core.log.installed(snapshot);
+        }
+        if let Some(index) = completion.covers {
+            self.core.log.persisted_to(index);
+        }
+        self.on_durable();
+    }
+
+    /// The committed entries up to `index` are applied.
+    ///
+    /// # Panics
+    /// If `index` was never handed out.
+    pub fn on_applied(&mut self, index: LogIndex) {
+        self.core.log.on_applied(index);
+        let compacted = self.core.log.first_index().prev();
+        self.core
+            .membership
+            .forget_before(compacted.min(self.core.log.committed()));
+    }
+
+    /// The entries of a [`Fetch`], or a non-empty prefix of them. Answers that nobody waits for any more are ignored.
+    pub fn on_fetched(&mut self, fetch: Fetch, entries: Vec<Entry>) {
+        match fetch.purpose {
+            FetchPurpose::Apply => self
+                .core
+                .log
+                .on_fetched_committed(fetch.range.start, entries),
+            FetchPurpose::Peer(peer) => {
+                if let RoleState::Leader(leader) = &mut self.role {
+                    leader.on_fetched(&mut self.core, peer, fetch.range.start, entries);
+                }
+            }
+        }
+    }
+
+    /// The entries of a [`Fetch`] are gone, compacted meanwhile. The core decides again what to do.
+    pub fn on_fetch_failed(&mut self, fetch: Fetch) {
+        match fetch.purpose {
+            FetchPurpose::Apply => self.core.log.on_fetch_failed(fetch.range.start),
+            FetchPurpose::Peer(peer) => {
+                if let RoleState::Leader(leader) = &mut self.role {
+                    leader.on_fetch_failed(peer, fetch.range.start);
+                }
+            }
+        }
+    }
+
+    /// The transfer of a snapshot, begun by [`InstallSnapshot`](crate::InstallSnapshot), has ended.
+    pub fn on_snapshot_sent(&mut self, to: NodeId, outcome: SnapshotOutcome) {
+        if let RoleState::Leader(leader) = &mut self.role {
+            leader.on_snapshot_sent(&mut self.core, to, outcome);
+        }
+    }
+
+    /// The transport lost `peer`: what was sent to it may be lost.
+    pub fn on_unreachable(&mut self, peer: NodeId) {
+        if let RoleState::Leader(leader) = &mut self.role {
+            leader.on_unreachable(&mut self.core, peer);
+        }
+    }
+
+    /// `peer` was started anew: what its last life acknowledged in this leadership counts no more.
+    pub fn on_peer_restarted(&mut self, peer: NodeId) {
+        if let RoleState::Leader(leader) = &mut self.role {
+            leader.on_peer_restarted(&mut self.core, peer);
+        }
+    }
+
+    /// A plain view of this node.
+    pub fn status(&self) -> Status {
+        let core = &self.core;
+        let leader = match &self.role {
+            RoleState::Leader(leader) => Some(leader),
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
+        };
+        Status {
+            id: core.id(),
+            role: self.role.role(),
+            term: core.term(),
+            vote: core.hard_state.vote,
+            leader: self.role.leader(core.id()),
+            commit: core.log.committed(),
+            applied: core.log.applied(),
+            first: core.log.first_index(),
+            last: core.log.last_id(),
+            persisted: core.log.persisted(),
+            snapshot: core.log.storage.snapshot().map(|meta| meta.id),
+            transfer: leader.and_then(|leader| leader.transfer_target()),
+            own_term_committed: leader.is_some_and(|leader| leader.own_term_committed(core)),
+            progress: leader
+                .map(|leader| leader.peer_status())
+                .unwrap_or_default(),
+            configuration: core.membership.current().clone(),
+            configuration_index: core.membership.current_index(),
+        }
+    }
+
+    /// The configuration that was in force at `index`, and where it was appended: what the metadata of a snapshot taken
+    /// there must say. None below the newest snapshot.
+    pub fn configuration_at(&self, index: LogIndex) -> Option<(LogIndex, &Configuration)> {
+        self.core
+            .membership
+            .at(index)
+            .map(|(since, configuration)| (*since, configuration))
+    }
+
+    /// The storage.
+    pub fn storage(&self) -> &S {
+        &self.core.log.storage
+    }
+
+    /// The storage, for the driver to carry out what [`Ready`] asked for.
+    pub fn storage_mut(&mut self) -> &mut S {
+        &mut self.core.log.storage
+    }
+}
+
+fn take_persist<S: Storage>(core: &mut Core<S>) -> Option<Persist> {
+    let hard_state = Some(core.hard_state).filter(|state| *state != core.persistence.handed_out());
+    if hard_state.is_none() && !core.log.has_unsubmitted() {
+        return None;
+    }
+    let (snapshot, entries) = core.log.submit();
+    let snapshot_id = snapshot.as_ref().map(|meta| meta.id);
+    let last_entry = entries.last().map(|entry| entry.index);
+    let id = core.persistence.submit(hard_state, snapshot_id, last_entry);
+    Some(Persist {
+        id,
+        hard_state,
+        snapshot,
+        entries,
+    })
+}
+
+fn take_committed<S: Storage>(core: &mut Core<S>) -> Vec<Entry> {
+    let max_bytes = core.config.max_apply_bytes;
+    match core.log.take_committed(max_bytes) {
+        Committed::Entries(entries) => entries,
+        Committed::Fetch(range) => {
+            core.outbox.fetches.push(Fetch {
+                purpose: FetchPurpose::Apply,
+                range,
+                max_bytes,
+            });
+            Vec::new()
+        }
+    }
+}
+
+/// Refuses a storage that contradicts itself: acting on it could break what was promised in an earlier life.
+fn check_initial<S: Storage>(initial: &InitialState, storage: &S) -> Result<(), ConfigError> {
+    let (first, last) = (storage.first_index(), storage.last_index());
+    let (applied, commit) = (initial.applied, initial.commit);
+    if !(first.prev() <= applied && applied <= commit && commit <= last) {
+        return Err(ConfigError::Positions {
+            first,
+            applied,
+            commit,
+            last,
+        });
+    }
+    let last_term = storage.term(last).map_err(|_| ConfigError::Positions {
+        first,
+        applied,
+        commit,
+        last,
+    })?;
+    if last_term > initial.hard_state.term {
+        let last = EntryId {
+            index: last,
+            term: last_term,
+        };
+        return Err(ConfigError::LogAheadOfTerm {
+            last,
+            term: initial.hard_state.term,
+        });
+    }
+    let base = (initial.configuration_index, &initial.configuration);
+    let stored = initial
+        .configurations
+        .iter()
+        .map(|(index, configuration)| (*index, configuration));
+    let mut before = None;
+    for (index, configuration) in core::iter::once(base).chain(stored) {
+        if index > last || before.is_some_and(|before| index <= before) {
+            return Err(ConfigError::ConfigurationOrder { index });
+        }
+        configuration
+            .check()
+            .map_err(|error| ConfigError::Configuration { index, error })?;
+        before = Some(index);
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! What a node has to say and has not said yet.
+
+use alloc::vec::Vec;
+
+use crate::{
+    AppendResponse, Envelope, Event, Fetch, HardState, LogIndex, Message, ReadId, ReadState,
+    VoteResponse,
+};
+
+/// Output that waits for the next [`Ready`](crate::Ready).
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    messages: Vec<Envelope>,
+    pub(crate) read_states: Vec<ReadState>,
+    pub(crate) read_failures: Vec<ReadId>,
+    pub(crate) fetches: Vec<Fetch>,
+    pub(crate) events: Vec<Event>,
+}
+
+/// What the disk holds for certain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Durable {
+    pub(crate) hard_state: HardState,
+    pub(crate) log: LogIndex,
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.read_states.is_empty()
+            && self.read_failures.is_empty()
+            && self.fetches.is_empty()
+            && self.events.is_empty()
+    }
+
+    pub(crate) fn send(&mut self, envelope: Envelope) {
+        if !self.merge_acceptance(&envelope) {
+            self.messages.push(envelope);
+        }
+    }
+
+    pub(crate) fn answer_read(&mut self, id: ReadId, index: LogIndex) {
+        self.read_states.push(ReadState { id, index });
+    }
+
+    /// One acknowledgement answers all appends of one turn: the furthest one says it all.
+    fn merge_acceptance(&mut self, envelope: &Envelope) -> bool {
+        let Message::AppendResponse(AppendResponse::Accepted { matched }) = envelope.message else {
+            return false;
+        };
+        let to_same =
+            |queued: &&mut Envelope| queued.to == envelope.to && queued.term == envelope.term;
+        for queued in self.messages.iter_mut().rev().filter(to_same) {
+            if let Message::AppendResponse(AppendResponse::Accepted { matched: earlier }) =
+                &mut queued.message
+            {
+                *earlier = (*earlier).max(matched);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Forgets what was to be said in a term that is over. Some of it promised state of that term which now will never
+    /// reach the disk, and nobody needs the rest.
+    pub(crate) fn forget_messages(&mut self) {
+        self.messages.clear();
+    }
+
+    /// All messages, divided into those that may leave now and those that must wait for what is on its way to the disk.
+    pub(crate) fn take_messages(&mut self, durable: Durable) -> (Vec<Envelope>, Vec<Envelope>) {
+        let messages = core::mem::take(&mut self.messages);
+        messages
+            .into_iter()
+            .partition(|envelope| may_leave(envelope, durable))
+    }
+}
+
+/// Whether everything that `envelope` promises is on disk.
+fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
+    if envelope.message.has_future_term() {
+        return true;
+    }
+    // A message shows its sender's term, and whoever acts on it must be able to rely on that: n1, whose term 7 is not on
+    // disk, could come back in term 6 and vote there again.
+    if envelope.term > durable.hard_state.term {
+        return false;
+    }
+    match &envelope.message {
+        // The candidate's vote for itself, and the log it boasts of.
+        Message::Vote(_) => false,
+        Message::VoteResponse(VoteResponse { granted: true }) => {
+            durable.hard_state
+                == HardState {
+                    term: envelope.term,
+                    vote: Some(envelope.to),
+                }
+        }
+        Message::AppendResponse(AppendResponse::Accepted { matched }) => *matched <= durable.log,
+        Message::SnapshotResponse(response) => response.matched <= durable.log,
+        Message::VoteResponse(VoteResponse { granted: false })
+        | Message::AppendResponse(AppendResponse::Rejected { .. })
+        | Message::PreVote(_)
+        | Message::PreVoteResponse(_)
+        | Message::Append(_)
+        | Message::Heartbeat(_)
+        | Message::HeartbeatResponse(_)
+        | Message::InstallSnapshot(_)
+        | Message::ReadIndex(_)
+        | Message::ReadIndexResponse(_)
+        | Message::TimeoutNow
+        | Message::RepairAsk(_)
+        | Message::RepairAnswer(_)
+        | Message::Repairing(_) => true,
+    }
+}

@@ -1,0 +1,302 @@
+//! A follower as its leader sees it.
+
+use crate::inflights::Inflights;
+use crate::{LogIndex, PeerState};
+
+/// How entries are sent to a follower.
+///
+/// ```text
+///             acknowledgement                     entries it needs are compacted
+///    Probe ------------------> Replicate      Probe, Replicate ----> Snapshot
+///      ^                           |                                    |
+///      +---------------------------+       delivered or failed          |
+///      |   rejection, unreachable          (acknowledged: Replicate)    |
+///      +----------------------------------------------------------------+
+/// ```
+#[derive(Debug)]
+enum State {
+    /// It is not known where the logs agree: one append at a time.
+    Probe {
+        /// An append is on its way; wait for its answer, or for a heartbeat's if it got lost.
+        paused: bool,
+    },
+    /// The logs agree up to `next`, so far as is known: send ahead of the acknowledgements.
+    Replicate(Inflights),
+    /// A snapshot up to this index is on its way; nothing else makes sense before it has arrived.
+    Snapshot { index: LogIndex },
+}
+
+/// A follower as its leader sees it.
+///
+/// Invariant: `matched < next`.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// The follower durably holds our log up to here: acknowledged in this leadership, by this life of the follower.
+    pub(crate) matched: LogIndex,
+    /// What is sent next.
+    pub(crate) next: LogIndex,
+    state: State,
+    /// The largest commit index that the follower was told, if nothing got lost.
+    pub(crate) told_commit: LogIndex,
+    /// Heard since the last check of the quorum.
+    pub(crate) recently_active: bool,
+    /// The newest round of leadership confirmation that the follower answered.
+    pub(crate) acked_round: u64,
+    /// No append was answered since the last regular heartbeat.
+    silent: bool,
+    /// An append should be sent even if nothing is new and the window is full: its answer tells whether all that is on
+    /// the way got lost.
+    verify: bool,
+    /// The first index of a read that the driver makes for this follower.
+    pub(crate) fetching: Option<LogIndex>,
+}
+
+impl Progress {
+    pub(crate) fn new(next: LogIndex) -> Progress {
+        Progress {
+            matched: LogIndex(0),
+            next,
+            state: State::Probe { paused: false },
+            told_commit: LogIndex(0),
+            recently_active: false,
+            acked_round: 0,
+            silent: false,
+            verify: false,
+            fetching: None,
+        }
+    }
+
+    pub(crate) fn state(&self) -> PeerState {
+        match &self.state {
+            State::Probe { .. } => PeerState::Probe,
+            State::Replicate(inflights) => PeerState::Replicate {
+                inflight: inflights.count(),
+            },
+            State::Snapshot { index } => PeerState::Snapshot { index: *index },
+        }
+    }
+
+    /// Whether an append with entries may be sent now.
+    pub(crate) fn may_send(&self, inflight_count_max: usize, inflight_bytes_max: u64) -> bool {
+        match &self.state {
+            State::Probe { paused } => !paused,
+            State::Replicate(inflights) => {
+                !inflights.is_full(inflight_count_max, inflight_bytes_max)
+            }
+            State::Snapshot { .. } => false,
+        }
+    }
+
+    /// Whether an append without entries should be sent, given that there are none to send or no room for them. A probe
+    /// without entries asks where the logs agree; in replication it brings news of the commit index, or asks whether all
+    /// that was sent got lost.
+    pub(crate) fn wants_empty_append(&self, committed: LogIndex) -> bool {
+        match &self.state {
+            State::Probe { paused } => !paused,
+            State::Replicate(_) => {
+                self.verify || self.told_commit < committed.min(self.next.prev())
+            }
+            State::Snapshot { .. } => false,
+        }
+    }
+
+    /// Notes an append that leaves now, with its last index and the bytes of its entries.
+    pub(crate) fn on_append_sent(&mut self, last: LogIndex, bytes: u64, committed: LogIndex) {
+        self.told_commit = self.told_commit.max(committed.min(last));
+        self.verify = false;
+        match &mut self.state {
+            State::Probe { paused } => *paused = true,
+            State::Replicate(inflights) if last >= self.next => {
+                inflights.add(last, bytes);
+                self.next = last.next();
+            }
+            State::Replicate(_) => assert_eq!(
+                last.next(),
+                self.next,
+                "an empty append ends before the next index"
+            ),
+            State::Snapshot { index } => {
+                panic!("append while the snapshot of {index} is on its way")
+            }
+        }
+    }
+
+    /// The follower durably holds our log up to `matched`. Returns whether that is news.
+    pub(crate) fn on_accepted(&mut self, matched: LogIndex, first_index: LogIndex) -> bool {
+        self.silent = false;
+        let news = matched > self.matched;
+        self.matched = self.matched.max(matched);
+        self.next = self.next.max(matched.next());
+        match &mut self.state {
+            // An answer below `matched` is an old one and says nothing about the append on its way.
+            State::Probe { .. } if matched >= self.matched => self.become_replicate(),
+            State::Probe { .. } => {}
+            State::Replicate(inflights) => inflights.free_to(matched),
+            // What the log still holds goes on from there, even if another snapshot than the one we wait for did it.
+            State::Snapshot { .. } if self.matched.next() >= first_index => self.become_replicate(),
+            State::Snapshot { .. } => {}
+        }
+        news
+    }
+
+    /// The follower does not hold the entry at `prev`; `candidate` is the newest index where the logs could agree.
+    /// Returns whether the answer is to be acted on, and not an old one.
+    pub(crate) fn on_rejected(&mut self, prev: LogIndex, candidate: LogIndex) -> bool {
+        self.silent = false;
+        let is_old = match &self.state {
+            State::Probe { .. } => prev != self.next.prev(),
+            State::Replicate(_) => prev <= self.matched,
+            State::Snapshot { .. } => true,
+        };
+        if is_old {
+            return false;
+        }
+        self.become_probe(prev.min(candidate.next()).max(self.matched.next()));
+        true
+    }
+
+    pub(crate) fn become_probe(&mut self, next: LogIndex) {
+        self.next = next;
+        self.told_commit = LogIndex(0);
+        self.fetching = None;
+        self.verify = false;
+        self.state = State::Probe { paused: false };
+    }
+
+    fn become_replicate(&mut self) {
+        self.next = self.matched.next();
+        self.fetching = None;
+        self.state = State::Replicate(Inflights::default());
+    }
+
+    pub(crate) fn become_snapshot(&mut self, index: LogIndex) {
+        self.fetching = None;
+        self.verify = false;
+        self.state = State::Snapshot { index };
+    }
+
+    /// A probe that cannot be sent yet is tried again when the follower is heard.
+    pub(crate) fn pause_probe(&mut self) {
+        if let State::Probe { paused } = &mut self.state {
+            *paused = true;
+        }
+    }
+
+    /// The transport lost the follower: what is on the way may be lost, so find out.
+    pub(crate) fn on_unreachable(&mut self) {
+        if let State::Replicate(_) = self.state {
+            self.become_probe(self.matched.next());
+        }
+    }
+
+    /// The transfer of the snapshot ended. The next append waits for a sign of the follower: an arrived snapshot still
+    /// has to be installed, and a failed transfer is not repeated at once.
+    pub(crate) fn on_snapshot_sent(&mut self, delivered: bool) {
+        if let State::Snapshot { index } = self.state {
+            let from = if delivered {
+                self.matched.max(index)
+            } else {
+                self.matched
+            };
+            self.become_probe(from.next());
+            self.state = State::Probe { paused: true };
+        }
+    }
+
+    /// The follower lives again after a restart: what it acknowledged in its last life counts no more.
+    pub(crate) fn on_restarted(&mut self) {
+        self.become_probe(self.matched.next());
+        self.matched = LogIndex(0);
+        self.acked_round = 0;
+    }
+
+    /// A regular heartbeat leaves.
+    pub(crate) fn on_heartbeat_sent(&mut self) {
+        self.silent = true;
+    }
+
+    /// The follower answered a heartbeat. If it answered no append since the heartbeat before, what is on the way may be
+    /// lost: a probe is sent again, and replication is verified.
+    pub(crate) fn on_heartbeat_answered(&mut self, round: u64, last_index: LogIndex) {
+        self.recently_active = true;
+        self.acked_round = self.acked_round.max(round);
+        if !self.silent {
+            return;
+        }
+        self.silent = false;
+        match &mut self.state {
+            State::Probe { paused } => *paused = false,
+            State::Replicate(_) => self.verify = self.matched < last_index,
+            State::Snapshot { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: LogIndex = LogIndex(1);
+
+    fn replicating(matched: u64) -> Progress {
+        let mut progress = Progress::new(LogIndex(matched + 1));
+        progress.on_accepted(LogIndex(matched), FIRST);
+        progress
+    }
+
+    #[test]
+    fn probe_sends_once_until_answered() {
+        let mut progress = Progress::new(LogIndex(8));
+        assert!(progress.may_send(3, 100));
+        progress.on_append_sent(LogIndex(9), 64, LogIndex(0));
+        assert!(!progress.may_send(3, 100));
+        assert!(progress.on_rejected(LogIndex(7), LogIndex(4)));
+        assert_eq!(progress.next, LogIndex(5));
+        assert!(progress.may_send(3, 100));
+    }
+
+    #[test]
+    fn old_rejections_are_ignored() {
+        let mut progress = replicating(5);
+        assert!(!progress.on_rejected(LogIndex(5), LogIndex(2)));
+        assert_eq!(progress.state(), PeerState::Replicate { inflight: 0 });
+        progress.become_probe(LogIndex(6));
+        assert!(!progress.on_rejected(LogIndex(7), LogIndex(2)));
+        assert_eq!(progress.next, LogIndex(6));
+    }
+
+    #[test]
+    fn old_acceptance_does_not_end_a_probe() {
+        let mut progress = replicating(5);
+        progress.become_probe(LogIndex(6));
+        assert!(!progress.on_accepted(LogIndex(3), FIRST));
+        assert_eq!(progress.state(), PeerState::Probe);
+    }
+
+    /// Case 32: the follower goes on with ordinary replication as soon as the log reaches it, whichever snapshot did it.
+    #[test]
+    fn acknowledged_snapshot_resumes_replication_even_if_a_newer_one_was_pending() {
+        let mut progress = Progress::new(LogIndex(3));
+        progress.become_snapshot(LogIndex(20));
+        assert!(!progress.may_send(3, 100));
+        assert!(progress.on_accepted(LogIndex(9), LogIndex(11)));
+        assert_eq!(
+            progress.state(),
+            PeerState::Snapshot {
+                index: LogIndex(20)
+            }
+        );
+        assert!(progress.on_accepted(LogIndex(15), LogIndex(11)));
+        assert_eq!(progress.state(), PeerState::Replicate { inflight: 0 });
+        assert_eq!(progress.next, LogIndex(16));
+    }
+
+    #[test]
+    fn restarted_follower_starts_from_nothing() {
+        let mut progress = replicating(5);
+        progress.on_restarted();
+        assert_eq!(progress.matched, LogIndex(0));
+        assert_eq!(progress.next, LogIndex(6));
+        assert_eq!(progress.state(), PeerState::Probe);
+    }
+}

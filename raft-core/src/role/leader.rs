@@ -1,0 +1,569 @@
+//! Leading a term.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use super::Next;
+use crate::core::Core;
+use crate::progress::Progress;
+use crate::read_index::{ReadRounds, Reader};
+use crate::{
+    AppendResponse, Entry, EntryId, EntryKind, Event, Heartbeat, HeartbeatResponse, LogIndex,
+    Message, NodeId, PeerState, PeerStatus, Proposal, ProposeError, ReadError, ReadId, ReadIndex,
+    ReadIndexResponse, Reason, Rejected, SnapshotOutcome, Storage, TransferError,
+};
+
+/// What only a leader knows.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    /// All other members.
+    pub(super) peers: BTreeMap<NodeId, Progress>,
+    /// The first entry of this term, a no-op. Once it is committed, so is everything before it.
+    first_of_term: EntryId,
+    heartbeat_elapsed: u32,
+    transfer: Option<Transfer>,
+    uncommitted: Uncommitted,
+    reads: ReadRounds,
+    /// Something may be sent: set by whatever could change that, cleared by [`Leader::flush`].
+    pub(super) needs_flush: bool,
+}
+
+/// A leader transfer under way (thesis 3.10).
+#[derive(Clone, Copy, Debug)]
+struct Transfer {
+    to: NodeId,
+    elapsed: u32,
+    asked: bool,
+}
+
+/// What was proposed in this leadership and is not committed.
+#[derive(Debug, Default)]
+struct Uncommitted {
+    batches: VecDeque<(LogIndex, u64)>,
+    bytes: u64,
+}
+
+impl Leader {
+    /// Starts the term with a no-op: entries of earlier terms can only be committed together with one of this term.
+    pub(crate) fn new<S: Storage>(core: &mut Core<S>) -> Leader {
+        let next = core.log.last_index().next();
+        let noop = Entry::noop(next, core.term());
+        let first_of_term = noop.id();
+        core.log.append([noop]);
+        let others = core
+            .membership
+            .current()
+            .members()
+            .into_iter()
+            .filter(|member| *member != core.id());
+        Leader {
+            peers: others.map(|member| (member, Progress::new(next))).collect(),
+            first_of_term,
+            heartbeat_elapsed: 0,
+            transfer: None,
+            uncommitted: Uncommitted::default(),
+            reads: ReadRounds::default(),
+            needs_flush: true,
+        }
+    }
+
+    pub(crate) fn step<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        from: NodeId,
+        message: Message,
+    ) -> Result<Next, Rejected> {
+        match message {
+            Message::Vote(request) => core.answer_vote(from, request, Some(core.id())),
+            Message::AppendResponse(AppendResponse::Accepted { matched }) => {
+                self.handle_accepted(core, from, matched)?;
+            }
+            Message::AppendResponse(AppendResponse::Rejected { prev, hint, last }) => {
+                self.handle_rejected(core, from, prev, hint, last)?;
+            }
+            Message::HeartbeatResponse(response) => {
+                self.handle_heartbeat_response(core, from, response)?
+            }
+            Message::SnapshotResponse(response) => {
+                self.handle_accepted(core, from, response.matched)?
+            }
+            Message::ReadIndex(request) => self.handle_read_index(core, from, request)?,
+            // Answers of an election that is decided.
+            Message::PreVoteResponse(_) | Message::VoteResponse(_) => {
+                return Err(Rejected::Unasked);
+            }
+            Message::Append(_)
+            | Message::Heartbeat(_)
+            | Message::InstallSnapshot(_)
+            | Message::ReadIndexResponse(_)
+            | Message::TimeoutNow => unreachable!("a second leader is refused at the gate"),
+            Message::PreVote(_)
+            | Message::RepairAsk(_)
+            | Message::RepairAnswer(_)
+            | Message::Repairing(_) => {
+                unreachable!("handled at the gate")
+            }
+        }
+        Ok(Next::Stay)
+    }
+
+    pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
+        core.timer.elapsed += 1;
+        if core.timer.elapsed >= core.config.election_timeout_ticks {
+            core.timer.elapsed = 0;
+            if core.config.check_quorum && !self.hears_quorum(core) {
+                return Next::Follow(Reason::QuorumLost);
+            }
+        }
+        self.tick_transfer(core);
+        self.heartbeat_elapsed += 1;
+        if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
+            self.heartbeat_elapsed = 0;
+            self.send_heartbeats(core);
+        }
+        Next::Stay
+    }
+
+    /// Whether a quorum was heard since the last time this was asked.
+    fn hears_quorum<S: Storage>(&mut self, core: &Core<S>) -> bool {
+        let heard = |voter| {
+            voter == core.id()
+                || self
+                    .peers
+                    .get(&voter)
+                    .is_some_and(|peer| peer.recently_active)
+        };
+        let hears = core.membership.current().quorum().is_met_by(heard);
+        self.peers
+            .values_mut()
+            .for_each(|peer| peer.recently_active = false);
+        hears
+    }
+
+    fn send_heartbeats<S: Storage>(&mut self, core: &mut Core<S>) {
+        let round = self.reads.newest();
+        for (peer, progress) in &mut self.peers {
+            progress.on_heartbeat_sent();
+            core.send(
+                *peer,
+                Message::Heartbeat(heartbeat(progress, core.log.committed(), round)),
+            );
+        }
+    }
+
+    /// Appends proposals as entries of this term.
+    pub(crate) fn propose<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        proposals: Vec<Proposal>,
+    ) -> Result<EntryId, ProposeError> {
+        if let Some(transfer) = self.transfer {
+            return Err(ProposeError::Transferring { to: transfer.to });
+        }
+        let is_odd = |proposal: &Proposal| proposal.payload.is_empty() && proposal.checksum != 0;
+        if proposals.is_empty() || proposals.iter().any(is_odd) {
+            return Err(ProposeError::Malformed);
+        }
+        let bytes = proposals
+            .iter()
+            .map(|proposal| proposal.payload.len() as u64)
+            .sum();
+        self.uncommitted
+            .check(bytes, core.config.max_uncommitted_bytes)?;
+        let first = core.log.last_index().next();
+        let term = core.term();
+        let entries = (first.0..)
+            .zip(proposals)
+            .map(|(index, Proposal { payload, checksum })| {
+                let index = LogIndex(index);
+                Entry {
+                    index,
+                    term,
+                    kind: EntryKind::Command,
+                    payload,
+                    checksum,
+                }
+            });
+        core.log.append(entries);
+        self.uncommitted.add(core.log.last_index(), bytes);
+        self.needs_flush = true;
+        Ok(EntryId { index: first, term })
+    }
+
+    /// Commits what a quorum holds durably. This node counts as far as its own disk has come, not its memory.
+    ///
+    /// Only an entry of this term is counted (thesis 3.6.2): an older one on a majority can still be overwritten, when n5,
+    /// who holds a later term's entry that never left it, is elected by those who lack ours. What lies before the
+    /// counted entry is committed with it.
+    pub(crate) fn maybe_commit<S: Storage>(&mut self, core: &mut Core<S>) {
+        let (own, persisted) = (core.id(), core.log.persisted());
+        let matched = |voter| match self.peers.get(&voter) {
+            Some(progress) => progress.matched.0,
+            None if voter == own => persisted.0,
+            None => 0,
+        };
+        let reached = LogIndex(core.membership.current().quorum().reached(matched));
+        if reached <= core.log.committed() || core.log.term(reached) != Some(core.term()) {
+            return;
+        }
+        if core.log.committed() < self.first_of_term.index {
+            core.event(Event::OwnTermCommitted {
+                id: self.first_of_term,
+            });
+        }
+        core.log.commit_to(reached);
+        self.uncommitted.release(reached);
+        self.needs_flush = true;
+    }
+
+    pub(crate) fn own_term_committed<S: Storage>(&self, core: &Core<S>) -> bool {
+        core.log.committed() >= self.first_of_term.index
+    }
+
+    fn handle_accepted<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        from: NodeId,
+        matched: LogIndex,
+    ) -> Result<(), Rejected> {
+        let last = core.log.last_index();
+        if matched > last {
+            return Err(Rejected::AckBeyondLog { matched, last });
+        }
+        let first_index = core.log.first_index();
+        let news = self.update_peer(core, from, |peer| {
+            peer.recently_active = true;
+            peer.on_accepted(matched, first_index)
+        })?;
+        if news {
+            self.maybe_commit(core);
+            self.maybe_hand_over(core, from);
+        }
+        Ok(())
+    }
+
+    fn handle_rejected<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        from: NodeId,
+        prev: LogIndex,
+        hint: EntryId,
+        last: LogIndex,
+    ) -> Result<(), Rejected> {
+        // Everything the follower has above `hint.index` is of a later term than our `prev`, or missing; and everything of
+        // ours above the found index is of a later term than `hint`. So a whole term is skipped per round trip.
+        let candidate = core.log.newest_not_above(hint.index, hint.term).index;
+        let (acted, matched) = self.update_peer(core, from, |peer| {
+            peer.recently_active = true;
+            (peer.on_rejected(prev, candidate), peer.matched)
+        })?;
+        if acted && prev <= matched && matched > LogIndex(0) {
+            core.event(Event::AcknowledgementLost {
+                peer: from,
+                matched,
+                last,
+            });
+        }
+        Ok(())
+    }
+
+    fn handle_heartbeat_response<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        from: NodeId,
+        response: HeartbeatResponse,
+    ) -> Result<(), Rejected> {
+        if response.round > self.reads.newest() {
+            return Err(Rejected::Unasked);
+        }
+        let last = core.log.last_index();
+        self.update_peer(core, from, |peer| {
+            peer.on_heartbeat_answered(response.round, last)
+        })?;
+        self.answer_confirmed_reads(core);
+        Ok(())
+    }
+
+    /// Changes what is known of a member, and tells when that changed the way it is sent to.
+    fn update_peer<S: Storage, T>(
+        &mut self,
+        core: &mut Core<S>,
+        peer: NodeId,
+        change: impl FnOnce(&mut Progress) -> T,
+    ) -> Result<T, Rejected> {
+        let progress = self
+            .peers
+            .get_mut(&peer)
+            .ok_or(Rejected::UnknownSender { from: peer })?;
+        let before = progress.state();
+        let result = change(progress);
+        announce_state(core, peer, before, progress.state());
+        self.needs_flush = true;
+        Ok(result)
+    }
+
+    /// Reports about members that are none any more are ignored: they come late by nature.
+    fn report_peer<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        peer: NodeId,
+        change: impl FnOnce(&mut Progress),
+    ) {
+        if self.peers.contains_key(&peer) {
+            self.update_peer(core, peer, change).expect("just seen");
+        }
+    }
+
+    pub(crate) fn on_snapshot_sent<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        to: NodeId,
+        outcome: SnapshotOutcome,
+    ) {
+        let delivered = outcome == SnapshotOutcome::Delivered;
+        self.report_peer(core, to, |progress| progress.on_snapshot_sent(delivered));
+    }
+
+    pub(crate) fn on_unreachable<S: Storage>(&mut self, core: &mut Core<S>, peer: NodeId) {
+        self.report_peer(core, peer, Progress::on_unreachable);
+    }
+
+    pub(crate) fn on_peer_restarted<S: Storage>(&mut self, core: &mut Core<S>, peer: NodeId) {
+        self.report_peer(core, peer, Progress::on_restarted);
+    }
+}
+
+/// Leader transfer.
+impl Leader {
+    pub(crate) fn transfer_target(&self) -> Option<NodeId> {
+        self.transfer.map(|transfer| transfer.to)
+    }
+
+    pub(crate) fn begin_transfer<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        to: Option<NodeId>,
+    ) -> Result<NodeId, TransferError> {
+        if let Some(transfer) = self.transfer {
+            return Err(TransferError::InProgress { to: transfer.to });
+        }
+        let to = match to {
+            Some(to) => to,
+            None => self
+                .best_successor(core)
+                .ok_or(TransferError::NoCandidate)?,
+        };
+        if !core.membership.current().is_voter(to) || to == core.id() {
+            return Err(TransferError::NotVoter { to });
+        }
+        self.transfer = Some(Transfer {
+            to,
+            elapsed: 0,
+            asked: false,
+        });
+        core.event(Event::TransferStarted { to });
+        self.needs_flush = true;
+        self.maybe_hand_over(core, to);
+        Ok(to)
+    }
+
+    /// The voter in reach that has the most of our log.
+    fn best_successor<S: Storage>(&self, core: &Core<S>) -> Option<NodeId> {
+        let voters = self
+            .peers
+            .iter()
+            .filter(|(peer, _)| core.membership.current().is_voter(**peer));
+        let in_reach = voters
+            .filter(|(_, progress)| progress.recently_active || progress.matched > LogIndex(0));
+        in_reach
+            .max_by_key(|(_, progress)| (progress.matched, progress.recently_active))
+            .map(|(peer, _)| *peer)
+    }
+
+    /// Asks the target to campaign as soon as it has our whole log: before, nobody would vote for it.
+    fn maybe_hand_over<S: Storage>(&mut self, core: &mut Core<S>, peer: NodeId) {
+        let Some(transfer) = &mut self.transfer else {
+            return;
+        };
+        let has_all = self
+            .peers
+            .get(&peer)
+            .is_some_and(|progress| progress.matched == core.log.last_index());
+        if transfer.to == peer && has_all && !transfer.asked {
+            transfer.asked = true;
+            core.send(peer, Message::TimeoutNow);
+        }
+    }
+
+    /// A target that does not take over in time is given up: nothing can be proposed meanwhile.
+    fn tick_transfer<S: Storage>(&mut self, core: &mut Core<S>) {
+        let Some(transfer) = &mut self.transfer else {
+            return;
+        };
+        transfer.elapsed += 1;
+        if transfer.elapsed >= core.config.election_timeout_ticks {
+            core.event(Event::TransferAborted { to: transfer.to });
+            self.transfer = None;
+        }
+    }
+}
+
+/// Linearizable reads.
+impl Leader {
+    pub(crate) fn read_index<S: Storage>(
+        &mut self,
+        core: &Core<S>,
+        reader: Reader,
+    ) -> Result<(), ReadError> {
+        core.check_read_limit(self.reads.pending())?;
+        self.reads.add(reader);
+        self.needs_flush = true;
+        Ok(())
+    }
+
+    fn handle_read_index<S: Storage>(
+        &mut self,
+        core: &Core<S>,
+        from: NodeId,
+        request: ReadIndex,
+    ) -> Result<(), Rejected> {
+        if !self.peers.contains_key(&from) {
+            return Err(Rejected::UnknownSender { from });
+        }
+        self.read_index(core, Reader::Peer(from, request.id))
+            .map_err(|_| Rejected::Overloaded)
+    }
+
+    /// Begins a round for the reads that came in. They wait until an entry of this term is committed: until then earlier
+    /// leaders may have committed more than this node knows of.
+    fn begin_read_round<S: Storage>(&mut self, core: &mut Core<S>) {
+        if !self.reads.has_waiting() || !self.own_term_committed(core) {
+            return;
+        }
+        let committed = core.log.committed();
+        self.reads.begin(committed);
+        let round = self.reads.newest();
+        let configuration = core.membership.current();
+        let voters: Vec<NodeId> = self
+            .peers
+            .keys()
+            .copied()
+            .filter(|peer| configuration.is_voter(*peer))
+            .collect();
+        for voter in voters {
+            let message = heartbeat(&self.peers[&voter], committed, round);
+            core.send(voter, Message::Heartbeat(message));
+        }
+        self.answer_confirmed_reads(core);
+    }
+
+    /// Answers the reads of all rounds that a quorum, this node included, has confirmed.
+    fn answer_confirmed_reads<S: Storage>(&mut self, core: &mut Core<S>) {
+        let (own, newest) = (core.id(), self.reads.newest());
+        let acked = |voter| match self.peers.get(&voter) {
+            Some(progress) => progress.acked_round,
+            None if voter == own => newest,
+            None => 0,
+        };
+        let confirmed = core.membership.current().quorum().reached(acked);
+        for answered in self.reads.confirmed(confirmed) {
+            for reader in answered.readers {
+                answer_reader(core, reader, answered.index);
+            }
+        }
+    }
+
+    /// The reads of this node's own driver that wait.
+    pub(crate) fn into_local_reads(self) -> impl Iterator<Item = ReadId> {
+        self.reads.into_readers().filter_map(|reader| match reader {
+            Reader::Local(id) => Some(id),
+            Reader::Peer(..) => None,
+        })
+    }
+}
+
+/// Sending what was put off.
+impl Leader {
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.needs_flush
+    }
+
+    pub(crate) fn flush<S: Storage>(&mut self, core: &mut Core<S>) {
+        if !core::mem::take(&mut self.needs_flush) {
+            return;
+        }
+        self.begin_read_round(core);
+        self.replicate(core);
+    }
+
+    pub(crate) fn peer_status(&self) -> Vec<PeerStatus> {
+        let peers = self.peers.iter().map(|(peer, progress)| PeerStatus {
+            id: *peer,
+            matched: progress.matched,
+            next: progress.next,
+            state: progress.state(),
+            recently_active: progress.recently_active,
+        });
+        peers.collect()
+    }
+}
+
+impl Uncommitted {
+    /// Empty payloads are always let through: what keeps the protocol going must not depend on the load.
+    fn check(&self, bytes: u64, limit: u64) -> Result<(), ProposeError> {
+        // A single batch above the limit must pass when nothing else waits, or it never could.
+        if bytes > 0 && self.bytes > 0 && self.bytes + bytes > limit {
+            return Err(ProposeError::Overloaded {
+                bytes: self.bytes,
+                limit,
+            });
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, last: LogIndex, bytes: u64) {
+        if bytes > 0 {
+            self.batches.push_back((last, bytes));
+            self.bytes += bytes;
+        }
+    }
+
+    fn release(&mut self, committed: LogIndex) {
+        while self
+            .batches
+            .front()
+            .is_some_and(|(last, _)| *last <= committed)
+        {
+            let (_, bytes) = self.batches.pop_front().expect("just seen");
+            self.bytes -= bytes;
+        }
+    }
+}
+
+fn heartbeat(progress: &Progress, committed: LogIndex, round: u64) -> Heartbeat {
+    Heartbeat {
+        commit: committed.min(progress.matched),
+        round,
+    }
+}
+
+fn answer_reader<S: Storage>(core: &mut Core<S>, reader: Reader, index: LogIndex) {
+    match reader {
+        Reader::Local(id) => core.outbox.answer_read(id, index),
+        Reader::Peer(peer, id) => core.send(
+            peer,
+            Message::ReadIndexResponse(ReadIndexResponse { id, index }),
+        ),
+    }
+}
+
+pub(super) fn announce_state<S: Storage>(
+    core: &mut Core<S>,
+    peer: NodeId,
+    before: PeerState,
+    after: PeerState,
+) {
+    if core::mem::discriminant(&before) != core::mem::discriminant(&after) {
+        core.event(Event::PeerStateChanged { peer, state: after });
+    }
+}
