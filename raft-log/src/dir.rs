@@ -59,15 +59,23 @@ pub(crate) fn parse_name(name: &str) -> Name {
 fn numbered(name: &str, prefix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix)?;
     // Only our own spelling: a copy like `segment-1` or in capitals was made by somebody else.
-    let spelled = digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let spelled = digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if digits.len() != NUMBER_DIGITS || !spelled {
         return None;
     }
-    u64::from_str_radix(digits, 16).ok().filter(|number| *number != 0)
+    u64::from_str_radix(digits, 16)
+        .ok()
+        .filter(|number| *number != 0)
 }
 
 /// Creates `path` with `bytes` in it, durable on return; a crash leaves the complete file or none.
-pub(crate) fn write_file_atomically<F: Fs>(fs: &F, path: &Path, bytes: &[u8]) -> Result<F::File, IoFault> {
+pub(crate) fn write_file_atomically<F: Fs>(
+    fs: &F,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<F::File, IoFault> {
     let temporary = temporary_path(path);
     if fs.exists(&temporary).during("look for", &temporary)? {
         fs.remove(&temporary).during("remove", &temporary)?;
@@ -97,11 +105,26 @@ mod tests {
         let dir = Path::new("d");
         for number in [1, 0xabc, u64::MAX] {
             let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-            assert_eq!(parse_name(&name(segment_path(dir, number))), Name::Segment(number));
-            assert_eq!(parse_name(&name(spare_path(dir, number))), Name::Spare(number));
-            assert_eq!(parse_name(&name(temporary_path(&spare_path(dir, number)))), Name::Temporary);
+            assert_eq!(
+                parse_name(&name(segment_path(dir, number))),
+                Name::Segment(number)
+            );
+            assert_eq!(
+                parse_name(&name(spare_path(dir, number))),
+                Name::Spare(number)
+            );
+            assert_eq!(
+                parse_name(&name(temporary_path(&spare_path(dir, number)))),
+                Name::Temporary
+            );
         }
-        for name in ["segment-1", "segment-000000000000000A", "segment-0000000000000000", "x.tmp", "segment-"] {
+        for name in [
+            "segment-1",
+            "segment-000000000000000A",
+            "segment-0000000000000000",
+            "x.tmp",
+            "segment-",
+        ] {
             assert_eq!(parse_name(name), Name::Other, "{name}");
         }
         assert_eq!(parse_name("control.tmp"), Name::Temporary);

@@ -22,7 +22,11 @@ pub struct IoFault {
 
 impl IoFault {
     pub(crate) fn new(file: &Path, operation: &'static str, source: io::Error) -> IoFault {
-        IoFault { file: file.to_path_buf(), operation, source }
+        IoFault {
+            file: file.to_path_buf(),
+            operation,
+            source,
+        }
     }
 }
 
@@ -62,8 +66,20 @@ pub struct Corruption {
 
 impl Corruption {
     pub(crate) fn of_block(file: &Path, offset: u64, fault: Fault) -> Corruption {
-        let Fault { check, expected, found } = fault;
-        Corruption { file: file.to_path_buf(), offset, index: None, term: None, check, expected, found }
+        let Fault {
+            check,
+            expected,
+            found,
+        } = fault;
+        Corruption {
+            file: file.to_path_buf(),
+            offset,
+            index: None,
+            term: None,
+            check,
+            expected,
+            found,
+        }
     }
 
     fn names(&self) -> String {
@@ -164,11 +180,20 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(crate) fn of_block(file: &Path, offset: u64, expected: Binding, error: BlockError) -> OpenError {
+    pub(crate) fn of_block(
+        file: &Path,
+        offset: u64,
+        expected: Binding,
+        error: BlockError,
+    ) -> OpenError {
         let file = file.to_path_buf();
         match error {
             BlockError::Newer { found, known } => OpenError::NewerFormat { file, found, known },
-            BlockError::Foreign { found } => OpenError::WrongBinding { file, expected, found },
+            BlockError::Foreign { found } => OpenError::WrongBinding {
+                file,
+                expected,
+                found,
+            },
             BlockError::Fault(fault) => Corruption::of_block(&file, offset, fault).into(),
         }
     }

@@ -9,13 +9,13 @@ use crate::options::Binding;
 use crate::record::{self, HEADER_BYTES};
 
 /// Bytes at the front of a segment that hold its header; records begin here.
-pub const SEGMENT_HEADER_BYTES: u64 = 4096;
+pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
 /// Version of the segment format.
-pub const SEGMENT_VERSION: u32 = 1;
+pub(crate) const SEGMENT_VERSION: u32 = 1;
 /// Version of the control file format.
-pub const CONTROL_VERSION: u32 = 1;
+pub(crate) const CONTROL_VERSION: u32 = 1;
 /// Version of the format of files that are stored twice.
-pub const TWIN_VERSION: u32 = 1;
+pub(crate) const TWIN_VERSION: u32 = 1;
 
 /// Local prefix in front of each stored record: `synced_to`, `bind`, `generation`.
 pub(crate) const PREFIX_BYTES: usize = 16;
@@ -49,6 +49,8 @@ pub enum Check {
     BlockChecksum,
     /// Length of a file.
     FileLength,
+    /// Number of a segment, in its name and in its header.
+    Number,
     /// A length field is out of bounds.
     Length,
     /// The header of a record is all zeros where a record must be.
@@ -85,7 +87,11 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn new(check: Check, expected: impl Into<u64>, found: impl Into<u64>) -> Fault {
-        Fault { check, expected: expected.into(), found: found.into() }
+        Fault {
+            check,
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 }
 
@@ -126,6 +132,8 @@ pub(crate) struct ControlSlot {
     pub(crate) sequence: u64,
     /// False while the directory is being created.
     pub(crate) complete: bool,
+    /// True if the log was closed with everything synced and nothing was written since.
+    pub(crate) closed: bool,
     /// Everything up to here was covered by a completed sync. Written lazily.
     pub(crate) watermark: Mark,
     /// The watermark of the last slot whose own sync had completed when this one was written.
@@ -191,7 +199,14 @@ pub(crate) fn records_end(segment_bytes: u64, count: u64) -> u64 {
 
 /// Checksum that ties a record to this place in this segment and generation.
 #[must_use]
-pub(crate) fn bind(nonce: u64, offset: u32, synced_to: u32, generation: u64, header_crc: u32, payload_crc: u32) -> u32 {
+pub(crate) fn bind(
+    nonce: u64,
+    offset: u32,
+    synced_to: u32,
+    generation: u64,
+    header_crc: u32,
+    payload_crc: u32,
+) -> u32 {
     let mut bytes = [0; 32];
     bytes[0..8].copy_from_slice(&nonce.to_le_bytes());
     bytes[8..12].copy_from_slice(&offset.to_le_bytes());
@@ -212,7 +227,11 @@ impl Prefix {
     }
 
     pub(crate) fn decode(bytes: &[u8; PREFIX_BYTES]) -> Prefix {
-        Prefix { synced_to: u32_at(bytes, 0), bind: u32_at(bytes, 4), generation: u64_at(bytes, 8) }
+        Prefix {
+            synced_to: u32_at(bytes, 0),
+            bind: u32_at(bytes, 4),
+            generation: u64_at(bytes, 8),
+        }
     }
 }
 
@@ -235,10 +254,19 @@ pub(crate) struct BadRecord {
 }
 
 /// Decodes the record stored at `offset`; `bytes` begin there. Checks header, payload and bind.
-pub(crate) fn decode_stored(cluster: u32, nonce: u64, offset: u64, bytes: &[u8]) -> Result<Stored<'_>, BadRecord> {
+pub(crate) fn decode_stored(
+    cluster: u32,
+    nonce: u64,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<Stored<'_>, BadRecord> {
     let unnamed = |fault| BadRecord { fault, names: None };
     let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
-        return Err(unnamed(Fault::new(Check::Length, (PREFIX_BYTES + HEADER_BYTES) as u64, bytes.len() as u64)));
+        return Err(unnamed(Fault::new(
+            Check::Length,
+            (PREFIX_BYTES + HEADER_BYTES) as u64,
+            bytes.len() as u64,
+        )));
     };
     let prefix = Prefix::decode(prefix);
     let (header, payload, used) = record::decode(cluster, rest).map_err(bad_record)?;
@@ -247,32 +275,59 @@ pub(crate) fn decode_stored(cluster: u32, nonce: u64, offset: u64, bytes: &[u8])
     };
     // The header's own checksum lies in its last four bytes.
     let header_crc = u32_at(rest, HEADER_BYTES - 4);
-    let expected = bind(nonce, place, prefix.synced_to, prefix.generation, header_crc, header.payload_crc);
+    let expected = bind(
+        nonce,
+        place,
+        prefix.synced_to,
+        prefix.generation,
+        header_crc,
+        header.payload_crc,
+    );
     if prefix.bind != expected {
         let fault = Fault::new(Check::Bind, expected, prefix.bind);
-        return Err(BadRecord { fault, names: Some((header.index, header.term)) });
+        return Err(BadRecord {
+            fault,
+            names: Some((header.index, header.term)),
+        });
     }
     let end = offset + ((PREFIX_BYTES + used) as u64).next_multiple_of(ALIGN);
-    Ok(Stored { prefix, header, payload, end })
+    Ok(Stored {
+        prefix,
+        header,
+        payload,
+        end,
+    })
 }
 
 fn bad_record(error: record::RecordError) -> BadRecord {
     use record::RecordError;
     let (fault, names) = match error {
-        RecordError::Truncated { needed, found } => (Fault::new(Check::Length, needed, found), None),
+        RecordError::Truncated { needed, found } => {
+            (Fault::new(Check::Length, needed, found), None)
+        }
         RecordError::Blank => (Fault::new(Check::Blank, 1u32, 0u32), None),
         RecordError::HeaderChecksum { expected, found } => {
             (Fault::new(Check::HeaderChecksum, expected, found), None)
         }
-        RecordError::PayloadChecksum { index, term, expected, found } => {
-            (Fault::new(Check::PayloadChecksum, expected, found), Some((index, term)))
-        }
-        RecordError::NewerVersion { found } => {
-            (Fault::new(Check::RecordVersion, record::RECORD_VERSION, found), None)
-        }
-        RecordError::Nonsense { index, term, kind, .. } => {
-            (Fault::new(Check::RecordFields, 1u32, kind), Some((index, term)))
-        }
+        RecordError::PayloadChecksum {
+            index,
+            term,
+            expected,
+            found,
+        } => (
+            Fault::new(Check::PayloadChecksum, expected, found),
+            Some((index, term)),
+        ),
+        RecordError::NewerVersion { found } => (
+            Fault::new(Check::RecordVersion, record::RECORD_VERSION, found),
+            None,
+        ),
+        RecordError::Nonsense {
+            index, term, kind, ..
+        } => (
+            Fault::new(Check::RecordFields, 1u32, kind),
+            Some((index, term)),
+        ),
     };
     BadRecord { fault, names }
 }
@@ -298,7 +353,10 @@ impl SegmentHeader {
     pub(crate) fn decode(bytes: &[u8], binding: Binding) -> Result<SegmentHeader, BlockError> {
         check_preamble(bytes, SEGMENT_MAGIC, SEGMENT_VERSION)?;
         let bytes = checked(bytes, SEGMENT_HEADER_USED, 84)?;
-        let found = Binding { cluster: u32_at(bytes, 72), node: u64_at(bytes, 64) };
+        let found = Binding {
+            cluster: u32_at(bytes, 72),
+            node: u64_at(bytes, 64),
+        };
         check_binding(found, binding)?;
         Ok(SegmentHeader {
             number: u64_at(bytes, 16),
@@ -318,7 +376,11 @@ impl ControlSlot {
         put_u64(&mut bytes, 16, self.sequence);
         put_u64(&mut bytes, 24, binding.node);
         put_u32(&mut bytes, 32, binding.cluster);
-        put_u32(&mut bytes, 36, u32::from(self.complete));
+        put_u32(
+            &mut bytes,
+            36,
+            u32::from(self.complete) | u32::from(self.closed) << 1,
+        );
         put_mark(&mut bytes, 40, &self.watermark);
         put_mark(&mut bytes, 72, &self.synced_watermark);
         put_u64(&mut bytes, 104, self.generation);
@@ -336,15 +398,22 @@ impl ControlSlot {
     pub(crate) fn decode(bytes: &[u8], binding: Binding) -> Result<ControlSlot, BlockError> {
         check_preamble(bytes, CONTROL_MAGIC, CONTROL_VERSION)?;
         let bytes = checked(bytes, CONTROL_SLOT_BYTES, 172)?;
-        let found = Binding { cluster: u32_at(bytes, 32), node: u64_at(bytes, 24) };
+        let found = Binding {
+            cluster: u32_at(bytes, 32),
+            node: u64_at(bytes, 24),
+        };
         check_binding(found, binding)?;
         Ok(ControlSlot {
             sequence: u64_at(bytes, 16),
-            complete: u32_at(bytes, 36) != 0,
+            complete: u32_at(bytes, 36) & 1 != 0,
+            closed: u32_at(bytes, 36) & 2 != 0,
             watermark: mark_at(bytes, 40),
             synced_watermark: mark_at(bytes, 72),
             generation: u64_at(bytes, 104),
-            cut: Cut { segment: u64_at(bytes, 112), offset: u64_at(bytes, 120) },
+            cut: Cut {
+                segment: u64_at(bytes, 112),
+                offset: u64_at(bytes, 120),
+            },
             floor: (u64_at(bytes, 128), u64_at(bytes, 136)),
             commit: u64_at(bytes, 144),
         })
@@ -358,17 +427,30 @@ pub(crate) const TWIN_STRIDE: u64 = 8192;
 /// Length of a file that is stored twice.
 pub(crate) const TWIN_FILE_BYTES: u64 = 2 * TWIN_STRIDE;
 /// Longest content of a file that is stored twice.
-pub const TWIN_CONTENT_BYTES_MAX: usize = TWIN_STRIDE as usize - TWIN_HEADER_BYTES;
+pub(crate) const TWIN_CONTENT_BYTES_MAX: usize = TWIN_STRIDE as usize - TWIN_HEADER_BYTES;
 
 /// Encodes one copy; the content is at most [`TWIN_CONTENT_BYTES_MAX`] long.
-pub(crate) fn encode_twin(magic: [u8; 8], binding: Binding, sequence: u64, content: &[u8]) -> Vec<u8> {
-    assert!(content.len() <= TWIN_CONTENT_BYTES_MAX, "{} bytes in a copy", content.len());
+pub(crate) fn encode_twin(
+    magic: [u8; 8],
+    binding: Binding,
+    sequence: u64,
+    content: &[u8],
+) -> Vec<u8> {
+    assert!(
+        content.len() <= TWIN_CONTENT_BYTES_MAX,
+        "{} bytes in a copy",
+        content.len()
+    );
     let mut bytes = vec![0; TWIN_HEADER_BYTES + content.len()];
     put_preamble(&mut bytes, magic, TWIN_VERSION);
     put_u64(&mut bytes, 16, sequence);
     put_u64(&mut bytes, 24, binding.node);
     put_u32(&mut bytes, 32, binding.cluster);
-    put_u32(&mut bytes, 36, u32::try_from(content.len()).expect("the length was checked above"));
+    put_u32(
+        &mut bytes,
+        36,
+        u32::try_from(content.len()).expect("the length was checked above"),
+    );
     bytes[TWIN_HEADER_BYTES..].copy_from_slice(content);
     let crc = twin_checksum(&bytes);
     put_u32(&mut bytes, 40, crc);
@@ -401,7 +483,10 @@ pub(crate) fn decode_twin(bytes: &[u8], magic: [u8; 8]) -> Result<TwinCopy, Bloc
         return Err(Fault::new(Check::BlockChecksum, expected, found).into());
     }
     Ok(TwinCopy {
-        binding: Binding { cluster: u32_at(bytes, 32), node: u64_at(bytes, 24) },
+        binding: Binding {
+            cluster: u32_at(bytes, 32),
+            node: u64_at(bytes, 24),
+        },
         sequence: u64_at(bytes, 16),
         checksum: found,
         content: bytes[TWIN_HEADER_BYTES..].to_vec(),
@@ -437,7 +522,10 @@ fn check_preamble(bytes: &[u8], magic: [u8; 8], known: u32) -> Result<(), BlockE
     }
     let version = u32_at(bytes, 8);
     if version > known {
-        return Err(BlockError::Newer { found: version, known });
+        return Err(BlockError::Newer {
+            found: version,
+            known,
+        });
     }
     Ok(())
 }
@@ -455,7 +543,11 @@ fn checked(bytes: &[u8], len: usize, crc_at: usize) -> Result<&[u8], BlockError>
 }
 
 fn check_binding(found: Binding, expected: Binding) -> Result<(), BlockError> {
-    if found == expected { Ok(()) } else { Err(BlockError::Foreign { found }) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(BlockError::Foreign { found })
+    }
 }
 
 fn put_mark(bytes: &mut [u8], at: usize, mark: &Mark) {

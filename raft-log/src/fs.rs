@@ -13,11 +13,11 @@ use std::io;
 use std::path::Path;
 
 mod os;
-#[cfg(any())]
+#[cfg(feature = "testing")]
 mod sim;
 
 pub use os::{OsFile, OsFs, OsLock};
-#[cfg(any())]
+#[cfg(feature = "testing")]
 pub use sim::{SimFile, SimFs, SimLock, SimMap, Unit, UnitFate, is_stopped};
 
 /// A file system, as far as a log needs one.
@@ -194,5 +194,8 @@ pub trait Map: Send + Sync + fmt::Debug + 'static {
 
 /// Whether an error means that the disk (or the simulated disk) has no room.
 pub(crate) fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

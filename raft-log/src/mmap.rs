@@ -3,7 +3,10 @@
 //! No `&[u8]` over mapped memory is ever made, because the writer changes other bytes of the same file
 //! with `pwrite` while readers look: a shared slice promises that nothing in it changes. A raw pointer and
 //! a copy of exactly the published bytes promise nothing about the rest.
-#![allow(unsafe_code, reason = "copying from mapped memory has no safe form; everything else in the crate is safe")]
+#![allow(
+    unsafe_code,
+    reason = "copying from mapped memory has no safe form; everything else in the crate is safe"
+)]
 
 use std::fs::File;
 use std::io;
@@ -25,7 +28,8 @@ impl ReadMap {
         if file.metadata()?.len() < bytes {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let len = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let len =
+            usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         let map = MmapOptions::new().len(len).map_raw_read_only(file)?;
         Ok(ReadMap { map })
     }

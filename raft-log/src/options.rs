@@ -35,7 +35,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 64 << 20, max_bytes: 1 << 30, reserve_bytes: 64 << 20, spare_segments: 1 }
+        Options {
+            segment_bytes: 64 << 20,
+            max_bytes: 1 << 30,
+            reserve_bytes: 64 << 20,
+            spare_segments: 1,
+        }
     }
 }
 
@@ -73,7 +78,10 @@ impl Options {
             return Err(OptionsError::SegmentBytes { bytes });
         }
         if self.max_bytes < 2 * bytes {
-            return Err(OptionsError::MaxBytes { max_bytes: self.max_bytes, segment_bytes: bytes });
+            return Err(OptionsError::MaxBytes {
+                max_bytes: self.max_bytes,
+                segment_bytes: bytes,
+            });
         }
         Ok(())
     }
@@ -81,12 +89,15 @@ impl Options {
     /// Largest payload that fits into a segment of this size.
     #[must_use]
     pub fn payload_bytes_max(&self) -> u64 {
-        let room = crate::format::records_end(self.segment_bytes, 1).saturating_sub(SEGMENT_HEADER_BYTES);
-        room.saturating_sub(crate::format::stored_bytes(0)).min(crate::record::PAYLOAD_BYTES_MAX as u64)
+        let room =
+            crate::format::records_end(self.segment_bytes, 1).saturating_sub(SEGMENT_HEADER_BYTES);
+        room.saturating_sub(crate::format::stored_bytes(0))
+            .min(crate::record::PAYLOAD_BYTES_MAX as u64)
     }
 }
 
-const _: () = assert!(SEGMENT_BYTES_MIN >= SEGMENT_HEADER_BYTES + SEAL_PAGE_BYTES + SEAL_FOOTER_BYTES);
+const _: () =
+    assert!(SEGMENT_BYTES_MIN >= SEGMENT_HEADER_BYTES + SEAL_PAGE_BYTES + SEAL_FOOTER_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 
 #[cfg(test)]
@@ -97,10 +108,19 @@ mod tests {
     fn defaults_pass_and_impossible_sizes_are_refused() {
         assert_eq!(Options::default().check(), Ok(()));
         for bytes in [0, 4096, SEGMENT_BYTES_MIN + 1, SEGMENT_BYTES_MAX * 2] {
-            let options = Options { segment_bytes: bytes, ..Options::default() };
+            let options = Options {
+                segment_bytes: bytes,
+                ..Options::default()
+            };
             assert_eq!(options.check(), Err(OptionsError::SegmentBytes { bytes }));
         }
-        let options = Options { max_bytes: 100 << 20, ..Options::default() };
-        assert!(matches!(options.check(), Err(OptionsError::MaxBytes { .. })));
+        let options = Options {
+            max_bytes: 100 << 20,
+            ..Options::default()
+        };
+        assert!(matches!(
+            options.check(),
+            Err(OptionsError::MaxBytes { .. })
+        ));
     }
 }

@@ -62,7 +62,9 @@ pub enum RecordError {
         found: u32,
     },
     /// The payload does not match its checksum.
-    #[error("payload checksum of entry {index} in term {term}: expected {expected:08x}, found {found:08x}")]
+    #[error(
+        "payload checksum of entry {index} in term {term}: expected {expected:08x}, found {found:08x}"
+    )]
     PayloadChecksum {
         /// Index in the (intact) header.
         index: u64,
@@ -99,7 +101,11 @@ pub enum RecordError {
 /// checksums.
 #[must_use]
 pub fn payload_checksum(cluster: u32, payload: &[u8]) -> u32 {
-    if payload.is_empty() { 0 } else { seeded(cluster, payload) }
+    if payload.is_empty() {
+        0
+    } else {
+        seeded(cluster, payload)
+    }
 }
 
 /// Encodes the header of a record; the payload follows it unchanged.
@@ -123,7 +129,10 @@ pub fn encode_header(cluster: u32, header: &RecordHeader) -> [u8; HEADER_BYTES] 
 /// [`RecordError`], but never `PayloadChecksum`.
 pub fn decode_header(cluster: u32, bytes: &[u8]) -> Result<RecordHeader, RecordError> {
     let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else {
-        return Err(RecordError::Truncated { needed: HEADER_BYTES as u64, found: bytes.len() as u64 });
+        return Err(RecordError::Truncated {
+            needed: HEADER_BYTES as u64,
+            found: bytes.len() as u64,
+        });
     };
     if bytes.iter().all(|byte| *byte == 0) {
         return Err(RecordError::Blank);
@@ -146,8 +155,19 @@ pub fn decode_header(cluster: u32, bytes: &[u8]) -> Result<RecordHeader, RecordE
     let reserved = bytes[6] | bytes[7];
     let possible = header.index != 0 && header.term != 0 && header.kind != 0;
     if !possible || reserved != 0 || header.payload_bytes as usize > PAYLOAD_BYTES_MAX {
-        let RecordHeader { index, term, kind, payload_bytes, .. } = header;
-        return Err(RecordError::Nonsense { index, term, kind, payload_bytes });
+        let RecordHeader {
+            index,
+            term,
+            kind,
+            payload_bytes,
+            ..
+        } = header;
+        return Err(RecordError::Nonsense {
+            index,
+            term,
+            kind,
+            payload_bytes,
+        });
     }
     Ok(header)
 }
@@ -163,12 +183,25 @@ pub fn decode(cluster: u32, bytes: &[u8]) -> Result<(RecordHeader, &[u8], usize)
     let header = decode_header(cluster, bytes)?;
     let end = HEADER_BYTES + header.payload_bytes as usize;
     let Some(payload) = bytes.get(HEADER_BYTES..end) else {
-        return Err(RecordError::Truncated { needed: end as u64, found: bytes.len() as u64 });
+        return Err(RecordError::Truncated {
+            needed: end as u64,
+            found: bytes.len() as u64,
+        });
     };
     let found = payload_checksum(cluster, payload);
     if found != header.payload_crc {
-        let RecordHeader { index, term, payload_crc, .. } = header;
-        return Err(RecordError::PayloadChecksum { index, term, expected: payload_crc, found });
+        let RecordHeader {
+            index,
+            term,
+            payload_crc,
+            ..
+        } = header;
+        return Err(RecordError::PayloadChecksum {
+            index,
+            term,
+            expected: payload_crc,
+            found,
+        });
     }
     Ok((header, payload, end))
 }
@@ -243,7 +276,10 @@ mod tests {
     #[test]
     fn record_of_another_cluster_does_not_check() {
         let bytes = record(CLUSTER, 900, 12, 2, b"payload");
-        assert!(matches!(decode(CLUSTER + 1, &bytes), Err(RecordError::HeaderChecksum { .. })));
+        assert!(matches!(
+            decode(CLUSTER + 1, &bytes),
+            Err(RecordError::HeaderChecksum { .. })
+        ));
     }
 
     #[test]
@@ -252,7 +288,10 @@ mod tests {
         bytes[5] = 9;
         let crc = seeded(CLUSTER, &bytes[..HEADER_CRC_AT]);
         bytes[HEADER_CRC_AT..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(decode(CLUSTER, &bytes), Err(RecordError::NewerVersion { found: 9 }));
+        assert_eq!(
+            decode(CLUSTER, &bytes),
+            Err(RecordError::NewerVersion { found: 9 })
+        );
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Corruption, IoContext, IoFault, OpenError, TwinError};
 use crate::format::{
-    BlockError, Check, Fault, TWIN_CONTENT_BYTES_MAX, TWIN_FILE_BYTES, TWIN_STRIDE, TwinCopy, decode_twin, encode_twin,
+    BlockError, Check, Fault, TWIN_CONTENT_BYTES_MAX, TWIN_FILE_BYTES, TWIN_STRIDE, TwinCopy,
+    decode_twin, encode_twin,
 };
 use crate::fs::{File, Fs};
 use crate::options::Binding;
@@ -39,10 +40,18 @@ impl<F: Fs> TwinFile<F> {
     ///
     /// # Errors
     /// [`TwinError::Exists`], [`TwinError::TooLarge`] or [`TwinError::Io`].
-    pub fn create(fs: &F, path: &Path, magic: [u8; 8], binding: Binding, content: &[u8]) -> Result<Self, TwinError> {
+    pub fn create(
+        fs: &F,
+        path: &Path,
+        magic: [u8; 8],
+        binding: Binding,
+        content: &[u8],
+    ) -> Result<Self, TwinError> {
         check_length(content)?;
         if fs.exists(path).during("look for", path)? {
-            return Err(TwinError::Exists { file: path.to_path_buf() });
+            return Err(TwinError::Exists {
+                file: path.to_path_buf(),
+            });
         }
         let file = write_new(fs, path, |bytes_of| {
             let copy = encode_twin(magic, binding, 1, content);
@@ -50,7 +59,14 @@ impl<F: Fs> TwinFile<F> {
             let second = TWIN_STRIDE as usize;
             bytes_of[second..second + copy.len()].copy_from_slice(&copy);
         })?;
-        Ok(TwinFile { file, path: path.to_path_buf(), magic, binding, sequence: 1, poisoned: false })
+        Ok(TwinFile {
+            file,
+            path: path.to_path_buf(),
+            magic,
+            binding,
+            sequence: 1,
+            poisoned: false,
+        })
     }
 
     /// Opens the file and returns its content. Both copies are written anew and synced before this
@@ -67,7 +83,10 @@ impl<F: Fs> TwinFile<F> {
     ) -> Result<(Self, Vec<u8>, Option<Report>), OpenError> {
         let file = match fs.open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing { file: path.to_path_buf(), index: 0 });
+                return Err(OpenError::Missing {
+                    file: path.to_path_buf(),
+                    index: 0,
+                });
             }
             result => result.during("open", path)?,
         };
@@ -77,13 +96,27 @@ impl<F: Fs> TwinFile<F> {
         let (newest, report) = choose(path, binding, first?, second?)?;
         if newest.copy.binding != binding {
             let (expected, found) = (binding, newest.copy.binding);
-            return Err(OpenError::WrongBinding { file: path.to_path_buf(), expected, found });
+            return Err(OpenError::WrongBinding {
+                file: path.to_path_buf(),
+                expected,
+                found,
+            });
         }
         if length != TWIN_FILE_BYTES {
-            file.set_len(TWIN_FILE_BYTES).during("set length of", path)?;
+            file.set_len(TWIN_FILE_BYTES)
+                .during("set length of", path)?;
         }
-        let TwinCopy { sequence, content, .. } = newest.copy;
-        let mut twin = TwinFile { file, path: path.to_path_buf(), magic, binding, sequence, poisoned: false };
+        let TwinCopy {
+            sequence, content, ..
+        } = newest.copy;
+        let mut twin = TwinFile {
+            file,
+            path: path.to_path_buf(),
+            magic,
+            binding,
+            sequence,
+            poisoned: false,
+        };
         // The other copy first: until it is durable, the one that was read is the only good one.
         let copy = encode_twin(magic, binding, sequence, &content);
         twin.put(1 - newest.place, &copy)?;
@@ -98,13 +131,19 @@ impl<F: Fs> TwinFile<F> {
     pub fn binding_of(fs: &F, path: &Path, magic: [u8; 8]) -> Result<Binding, OpenError> {
         let file = match fs.open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing { file: path.to_path_buf(), index: 0 });
+                return Err(OpenError::Missing {
+                    file: path.to_path_buf(),
+                    index: 0,
+                });
             }
             result => result.during("open", path)?,
         };
         let first = read_copy(&file, path, magic, 0)?;
         let second = read_copy(&file, path, magic, 1)?;
-        let anyone = Binding { cluster: 0, node: 0 };
+        let anyone = Binding {
+            cluster: 0,
+            node: 0,
+        };
         choose(path, anyone, first, second).map(|(newest, _)| newest.copy.binding)
     }
 
@@ -114,7 +153,9 @@ impl<F: Fs> TwinFile<F> {
     /// [`TwinError::TooLarge`] changes nothing. After [`TwinError::Io`] the file is poisoned.
     pub fn write(&mut self, content: &[u8]) -> Result<(), TwinError> {
         if self.poisoned {
-            return Err(TwinError::Poisoned { file: self.path.clone() });
+            return Err(TwinError::Poisoned {
+                file: self.path.clone(),
+            });
         }
         check_length(content)?;
         self.sequence += 1;
@@ -129,7 +170,9 @@ impl<F: Fs> TwinFile<F> {
     }
 
     fn put(&mut self, place: u64, copy: &[u8]) -> Result<(), IoFault> {
-        self.file.write_at(copy, place * TWIN_STRIDE).during("write", &self.path)?;
+        self.file
+            .write_at(copy, place * TWIN_STRIDE)
+            .during("write", &self.path)?;
         self.file.sync_data().during("sync", &self.path)
     }
 }
@@ -141,7 +184,12 @@ struct Newest {
 
 type CopyResult = Result<TwinCopy, BlockError>;
 
-fn read_copy<T: File>(file: &T, path: &Path, magic: [u8; 8], copy: u64) -> Result<CopyResult, IoFault> {
+fn read_copy<T: File>(
+    file: &T,
+    path: &Path,
+    magic: [u8; 8],
+    copy: u64,
+) -> Result<CopyResult, IoFault> {
     let mut bytes = vec![0; TWIN_STRIDE as usize];
     let mut filled = 0;
     while filled < bytes.len() {
@@ -150,7 +198,9 @@ fn read_copy<T: File>(file: &T, path: &Path, magic: [u8; 8], copy: u64) -> Resul
             Ok(read) => filled += read,
             // An unreadable copy is a damaged one: the other may be complete.
             Err(error) if error.raw_os_error() == Some(EIO) => {
-                return Ok(Err(Fault::new(Check::Unreadable, 0u32, EIO.unsigned_abs()).into()));
+                return Ok(Err(
+                    Fault::new(Check::Unreadable, 0u32, EIO.unsigned_abs()).into()
+                ));
             }
             Err(error) => return Err(IoFault::new(path, "read", error)),
         }
@@ -173,8 +223,12 @@ fn choose(
     };
     match (first, second) {
         (Ok(first), Ok(second)) => both_valid(path, first, second).map(|newest| (newest, None)),
-        (Ok(copy), Err(BlockError::Fault(fault))) => Ok((Newest { copy, place: 0 }, damaged(1, fault))),
-        (Err(BlockError::Fault(fault)), Ok(copy)) => Ok((Newest { copy, place: 1 }, damaged(0, fault))),
+        (Ok(copy), Err(BlockError::Fault(fault))) => {
+            Ok((Newest { copy, place: 0 }, damaged(1, fault)))
+        }
+        (Err(BlockError::Fault(fault)), Ok(copy)) => {
+            Ok((Newest { copy, place: 1 }, damaged(0, fault)))
+        }
         // A newer version in either copy: a newer program was here, and this one must not write.
         (Err(error @ (BlockError::Newer { .. } | BlockError::Foreign { .. })), _) => {
             Err(OpenError::of_block(path, 0, binding, error))
@@ -195,13 +249,23 @@ fn both_valid(path: &Path, first: TwinCopy, second: TwinCopy) -> Result<Newest, 
     }
     if first.binding != second.binding {
         let (expected, found) = (first.binding, second.binding);
-        return Err(OpenError::WrongBinding { file: path.to_path_buf(), expected, found });
+        return Err(OpenError::WrongBinding {
+            file: path.to_path_buf(),
+            expected,
+            found,
+        });
     }
     // On a tie the first: both are the same.
     let newest = if second.sequence > first.sequence {
-        Newest { copy: second, place: 1 }
+        Newest {
+            copy: second,
+            place: 1,
+        }
     } else {
-        Newest { copy: first, place: 0 }
+        Newest {
+            copy: first,
+            place: 0,
+        }
     };
     Ok(newest)
 }
@@ -215,7 +279,9 @@ fn write_new<F: Fs>(fs: &F, path: &Path, fill: impl FnOnce(&mut [u8])) -> Result
 
 fn check_length(content: &[u8]) -> Result<(), TwinError> {
     if content.len() > TWIN_CONTENT_BYTES_MAX {
-        return Err(TwinError::TooLarge { bytes: content.len() });
+        return Err(TwinError::TooLarge {
+            bytes: content.len(),
+        });
     }
     Ok(())
 }

@@ -33,12 +33,20 @@ impl Fs for OsFs {
 
     fn create_new(&self, path: &Path) -> io::Result<OsFile> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(FILE_MODE);
+        options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE);
         options.open(path).map(OsFile)
     }
 
     fn open(&self, path: &Path) -> io::Result<OsFile> {
-        OpenOptions::new().read(true).write(true).open(path).map(OsFile)
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map(OsFile)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -87,7 +95,12 @@ impl Fs for OsFs {
 
     fn lock(&self, path: &Path) -> io::Result<OsLock> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE);
         let file = options.open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(OsLock { _file: file })

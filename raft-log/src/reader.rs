@@ -1,0 +1,166 @@
+//! Reading synced entries, from any thread.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{Corruption, IoFault, ReadError};
+use crate::format::{BadRecord, Check, Fault, decode_stored};
+use crate::fs::{Fs, Map};
+use crate::record::HEADER_BYTES;
+use crate::view::{Part, Shared};
+
+/// An entry as it was stored; the checksum is the one it came with and was verified on this read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// Position in the log.
+    pub index: u64,
+    /// Term in which a leader made it.
+    pub term: u64,
+    /// Kind; the caller's.
+    pub kind: u8,
+    /// Payload.
+    pub payload: Bytes,
+    /// Checksum of the payload, as [`payload_checksum`](crate::record::payload_checksum) makes it.
+    pub payload_crc: u32,
+}
+
+/// Reads synced entries while the writer goes on.
+///
+/// Cheap to clone. A reader and the writer share one mutex, which either holds for a look-up or for
+/// noting what was synced, never while a file is read or written.
+#[derive(Debug)]
+pub struct Reader<F: Fs> {
+    pub(crate) shared: Arc<Shared<F>>,
+}
+
+impl<F: Fs> Clone for Reader<F> {
+    fn clone(&self) -> Reader<F> {
+        Reader {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+/// Records found for a reader but not yet read; as long as it lives their bytes do not change.
+#[derive(Debug)]
+pub struct Held<F: Fs> {
+    parts: Vec<Part<F>>,
+    cluster: u32,
+}
+
+impl<F: Fs> Reader<F> {
+    /// Entries of a prefix of `range`: as many as have at most `max_bytes` stored bytes, at least one.
+    ///
+    /// Every checksum is verified on the copy that is returned.
+    ///
+    /// # Errors
+    /// [`ReadError::Compacted`], [`ReadError::Unavailable`], or the entry rotted.
+    pub fn entries(
+        &self,
+        range: Range<u64>,
+        max_bytes: u64,
+    ) -> Result<Vec<StoredEntry>, ReadError> {
+        self.hold(range, max_bytes)?.read()
+    }
+
+    /// Finds entries now and reads them later. Until it is dropped the writer does not write over them,
+    /// whatever is truncated or purged meanwhile.
+    ///
+    /// # Errors
+    /// As for [`entries`](Reader::entries), without reading anything.
+    pub fn hold(&self, range: Range<u64>, max_bytes: u64) -> Result<Held<F>, ReadError> {
+        let parts = self.shared.view().locate(range, max_bytes)?;
+        Ok(Held {
+            parts,
+            cluster: self.shared.cluster,
+        })
+    }
+
+    /// Term of an entry, or of the one before the first; `None` outside of the log.
+    #[must_use]
+    pub fn term(&self, index: u64) -> Option<u64> {
+        self.shared.view().term(index)
+    }
+
+    /// First entry that can be read.
+    #[must_use]
+    pub fn first_index(&self) -> u64 {
+        self.shared.view().first_index()
+    }
+
+    /// Last entry that can be read: the last synced one.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.shared.view().last_index
+    }
+}
+
+impl<F: Fs> Held<F> {
+    /// Reads and verifies the entries.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] if one rotted.
+    pub fn read(&self) -> Result<Vec<StoredEntry>, ReadError> {
+        let count = self
+            .parts
+            .iter()
+            .map(|part| (part.indexes.end - part.indexes.start) as usize)
+            .sum();
+        let mut entries = Vec::with_capacity(count);
+        for part in &self.parts {
+            read_part(part, self.cluster, &mut entries)?;
+        }
+        Ok(entries)
+    }
+}
+
+fn read_part<F: Fs>(
+    part: &Part<F>,
+    cluster: u32,
+    entries: &mut Vec<StoredEntry>,
+) -> Result<(), ReadError> {
+    let segment = &part.segment;
+    // One copy out of the mapping for the whole run; the payloads are slices of it.
+    let mut bytes = vec![0; (part.bytes.end - part.bytes.start) as usize];
+    segment
+        .map
+        .read(part.bytes.start, &mut bytes)
+        .map_err(|source| IoFault::new(&segment.path, "read", source))?;
+    let bytes = Bytes::from(bytes);
+    let mut offset = part.bytes.start;
+    for index in part.indexes.clone() {
+        let at = (offset - part.bytes.start) as usize;
+        let corrupt = |bad: BadRecord| corruption(part, offset, index, bad);
+        let stored =
+            decode_stored(cluster, segment.nonce, offset, &bytes[at..]).map_err(corrupt)?;
+        if stored.header.index != index {
+            let fault = Fault::new(Check::Index, index, stored.header.index);
+            return Err(corruption(part, offset, index, BadRecord { fault, names: None }).into());
+        }
+        let payload_at = at + crate::format::PREFIX_BYTES + HEADER_BYTES;
+        entries.push(StoredEntry {
+            index,
+            term: stored.header.term,
+            kind: stored.header.kind,
+            payload: bytes.slice(payload_at..payload_at + stored.payload.len()),
+            payload_crc: stored.header.payload_crc,
+        });
+        offset = stored.end;
+    }
+    Ok(())
+}
+
+fn corruption<F: Fs>(part: &Part<F>, offset: u64, index: u64, bad: BadRecord) -> Corruption {
+    let term = bad
+        .names
+        .filter(|(named, _)| *named == index)
+        .map(|(_, term)| term);
+    let block = Corruption::of_block(&part.segment.path, offset, bad.fault);
+    Corruption {
+        index: Some(index),
+        term,
+        ..block
+    }
+}

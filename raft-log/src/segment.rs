@@ -1,0 +1,252 @@
+//! The life of a segment: temporary -> spare -> tail -> sealed -> removed.
+//!
+//! ```text
+//! spare-N.tmp   allocated, zeroed, synced      a crash before the rename: removed by the next open
+//! spare-N       ready, no header yet           kept by the next open
+//! segment-N     header synced, name synced     part of the log, takes records until it is full
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use crate::dir;
+use crate::error::{IoContext, IoFault, WalError};
+use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::fs::{File, Fs, is_no_space};
+use crate::options::{Binding, Options};
+use crate::view::Shared;
+
+/// Zeros go out in large writes: small ones make the kernel track small pieces from then on.
+const ZERO_BYTES: usize = 1 << 20;
+/// Synced after so much, so that the appends of the log thread never wait behind a whole segment.
+const ZERO_SYNC_BYTES: u64 = 8 << 20;
+
+/// A segment in use.
+#[derive(Debug)]
+pub(crate) struct Segment<F: Fs> {
+    pub(crate) number: u64,
+    pub(crate) nonce: u64,
+    /// Index of its first entry.
+    pub(crate) base: u64,
+    pub(crate) bytes: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: F::File,
+    pub(crate) map: <F::File as File>::Map,
+}
+
+impl<F: Fs> Segment<F> {
+    pub(crate) fn new(
+        path: PathBuf,
+        file: F::File,
+        header: &SegmentHeader,
+    ) -> Result<Segment<F>, IoFault> {
+        let map = file.map(header.segment_bytes).during("map", &path)?;
+        let SegmentHeader {
+            number,
+            nonce,
+            base,
+            segment_bytes,
+            ..
+        } = *header;
+        Ok(Segment {
+            number,
+            nonce,
+            base,
+            bytes: segment_bytes,
+            path,
+            file,
+            map,
+        })
+    }
+}
+
+/// The segment that takes the next records.
+#[derive(Debug)]
+pub(crate) struct TailSegment<F: Fs> {
+    pub(crate) segment: Arc<Segment<F>>,
+    /// Offset behind the last synced record.
+    pub(crate) end: u64,
+    pub(crate) count: u64,
+    /// Cut while a reader held it: published bytes must not change, so it takes no more records.
+    pub(crate) full: bool,
+}
+
+/// A segment prepared ahead: allocated, zeroed and synced, but without a header.
+#[derive(Debug)]
+pub(crate) struct Spare<F: Fs> {
+    pub(crate) path: PathBuf,
+    pub(crate) file: F::File,
+    pub(crate) bytes: u64,
+}
+
+/// Spares that are ready, and numbers for new ones.
+#[derive(Debug)]
+pub(crate) struct Pool<F: Fs> {
+    pub(crate) ready: Vec<Spare<F>>,
+    pub(crate) preparing: usize,
+    pub(crate) next_number: u64,
+}
+
+/// Prepares segments ahead of need, so that an append never waits for allocation.
+///
+/// Cheap to clone; [`prepare_spare`](Preparer::prepare_spare) is called on a helper thread after each
+/// sync, or whenever [`prepared_bytes`](crate::Wal::prepared_bytes) runs low.
+#[derive(Clone, Debug)]
+pub struct Preparer<F: Fs> {
+    pub(crate) fs: F,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) shared: Arc<Shared<F>>,
+}
+
+impl<F: Fs> Preparer<F> {
+    /// Allocates, zeroes and syncs one spare segment, unless enough are ready or the log has reached its
+    /// size limit. Returns whether one was prepared.
+    ///
+    /// # Errors
+    /// [`WalError::NoSpace`] is harmless: try again later. After [`WalError::Io`] the log is poisoned: a
+    /// disk that loses one write cannot be trusted with the next.
+    pub fn prepare_spare(&self) -> Result<bool, WalError> {
+        if self.shared.is_poisoned() {
+            return Err(WalError::Poisoned);
+        }
+        let Some(number) = self.reserve_number() else {
+            return Ok(false);
+        };
+        let result = allocate(&self.fs, &self.dir, &self.options, number);
+        let mut pool = self.shared.pool();
+        pool.preparing -= 1;
+        match result {
+            Ok(spare) => {
+                self.shared.bytes.fetch_add(spare.bytes, Ordering::Relaxed);
+                pool.ready.push(spare);
+                Ok(true)
+            }
+            Err(error) => {
+                drop(pool);
+                Err(self.shared.fail_unless_full(error))
+            }
+        }
+    }
+
+    fn reserve_number(&self) -> Option<u64> {
+        let mut pool = self.shared.pool();
+        let ahead = pool.ready.len() + pool.preparing;
+        let bytes = self.shared.bytes.load(Ordering::Relaxed)
+            + pool.preparing as u64 * self.options.segment_bytes;
+        let wanted = ahead < self.options.spare_segments
+            && bytes + self.options.segment_bytes <= self.options.max_bytes;
+        wanted.then(|| pool.reserve())
+    }
+}
+
+impl<F: Fs> Pool<F> {
+    pub(crate) fn reserve(&mut self) -> u64 {
+        self.preparing += 1;
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+}
+
+impl<F: Fs> Shared<F> {
+    pub(crate) fn pool(&self) -> std::sync::MutexGuard<'_, Pool<F>> {
+        // A panic elsewhere leaves the pool whole: each change of it is a single step.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes one spare; on an error nothing of it is left.
+pub(crate) fn allocate<F: Fs>(
+    fs: &F,
+    dir: &Path,
+    options: &Options,
+    number: u64,
+) -> Result<Spare<F>, WalError> {
+    check_space(fs, dir, options)?;
+    let path = dir::spare_path(dir, number);
+    let temporary = dir::temporary_path(&path);
+    let file = fs
+        .create_new(&temporary)
+        .during("create", &temporary)
+        .map_err(|fault| no_space(fault, options))?;
+    let bytes = options.segment_bytes;
+    let result = zero(&file, &temporary, bytes)
+        .and_then(|()| fs.rename(&temporary, &path).during("rename", &temporary))
+        .and_then(|()| fs.sync_dir(dir).during("sync", dir));
+    match result {
+        Ok(()) => Ok(Spare { path, file, bytes }),
+        Err(fault) => {
+            // If this fails too, the first error is the one to tell, and the next open removes the file.
+            let _ = fs.remove(&temporary);
+            Err(no_space(fault, options))
+        }
+    }
+}
+
+fn check_space<F: Fs>(fs: &F, dir: &Path, options: &Options) -> Result<(), WalError> {
+    let available = fs.available_bytes(dir).during("measure", dir)?;
+    let needed = options.segment_bytes + options.reserve_bytes;
+    if available < needed {
+        return Err(WalError::NoSpace { needed, available });
+    }
+    Ok(())
+}
+
+fn no_space(fault: IoFault, options: &Options) -> WalError {
+    if is_no_space(&fault.source) {
+        WalError::NoSpace {
+            needed: options.segment_bytes,
+            available: 0,
+        }
+    } else {
+        WalError::Io(fault)
+    }
+}
+
+/// Allocates for real: blocks that were reserved but never written cost a metadata write at each sync.
+fn zero<T: File>(file: &T, path: &Path, bytes: u64) -> Result<(), IoFault> {
+    file.allocate(bytes).during("allocate", path)?;
+    let zeros = vec![0; ZERO_BYTES.min(bytes as usize)];
+    let mut offset = 0;
+    while offset < bytes {
+        let piece = (bytes - offset).min(zeros.len() as u64);
+        file.write_at(&zeros[..piece as usize], offset)
+            .during("write", path)?;
+        offset += piece;
+        if offset.is_multiple_of(ZERO_SYNC_BYTES) {
+            file.sync_data().during("sync", path)?;
+        }
+    }
+    file.sync_all().during("sync", path)
+}
+
+/// Turns a spare into the segment `header` describes: header synced, then the name, then the directory.
+pub(crate) fn activate<F: Fs>(
+    fs: &F,
+    dir: &Path,
+    binding: Binding,
+    spare: Spare<F>,
+    header: &SegmentHeader,
+) -> Result<TailSegment<F>, IoFault> {
+    let Spare {
+        path: spare_path,
+        file,
+        ..
+    } = spare;
+    file.write_at(&header.encode(binding), 0)
+        .during("write", &spare_path)?;
+    file.sync_data().during("sync", &spare_path)?;
+    let path = dir::segment_path(dir, header.number);
+    fs.rename(&spare_path, &path)
+        .during("rename", &spare_path)?;
+    fs.sync_dir(dir).during("sync", dir)?;
+    let segment = Arc::new(Segment::new(path, file, header)?);
+    Ok(TailSegment {
+        segment,
+        end: SEGMENT_HEADER_BYTES,
+        count: 0,
+        full: false,
+    })
+}
