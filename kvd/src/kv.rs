@@ -21,6 +21,8 @@ pub mod store;
 
 pub(crate) mod bounded;
 pub(crate) mod codec;
+#[cfg(test)]
+pub(crate) mod golden;
 #[cfg(feature = "server")]
 mod hash;
 #[cfg(feature = "server")]

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::bounded::vec_at_most;
 use super::codec::{self, DecodeError};
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 /// Version of the encoding of a [`Command`].
 pub const COMMAND_VERSION: u8 = 1;
 
@@ -224,6 +227,12 @@ impl Command {
 impl From<Op> for Command {
     fn from(op: Op) -> Command {
         Command::Op(op)
+    }
+}
+
+impl From<Txn> for Command {
+    fn from(txn: Txn) -> Command {
+        Command::Txn(txn)
     }
 }
 

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::auth::PrincipalRef;
 use super::codec::{self, DecodeError};
 
+#[cfg(test)]
+mod tests;
+
 /// Version of the encoding of an [`Envelope`].
 pub const ENVELOPE_VERSION: u8 = 1;
 

@@ -64,9 +64,9 @@ mod tests {
 
     #[test]
     fn golden_values() {
-        assert_eq!(content_hash(b""), 0);
-        assert_eq!(content_hash(b"a"), 0);
-        assert_eq!(content_hash(b"twelve bytes"), 0);
+        assert_eq!(content_hash(b""), 0x5016_5032_70d8_62b6);
+        assert_eq!(content_hash(b"a"), 0x65a7_c005_a5cc_c2b9);
+        assert_eq!(content_hash(b"twelve bytes"), 0x0b9c_6295_4883_f713);
     }
 
     #[test]

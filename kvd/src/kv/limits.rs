@@ -57,24 +57,38 @@ pub enum LimitError {
     },
 }
 
+/// Checks a command. Limits beyond the ceilings count as the ceilings, since the command would be refused there later.
+///
+/// # Errors
+/// Says which limit does not hold.
+pub fn check(limits: &CommandLimits, command: &Command) -> Result<(), LimitError> {
+    let limits = limits.capped();
+    match command {
+        Command::Op(op) => limits.check_op(op),
+        Command::Txn(txn) => limits.check_txn(txn),
+        Command::CloseSession | Command::KeepAlive => Ok(()),
+    }
+}
+
+/// Checks a query.
+///
+/// # Errors
+/// Says which limit does not hold.
+pub fn check_query(limits: &CommandLimits, query: &RangeQuery) -> Result<(), LimitError> {
+    limits.capped().check_query(query)
+}
+
 impl CommandLimits {
-    /// Checks a command.
-    ///
-    /// # Errors
-    /// Says which limit does not hold.
-    pub fn check(&self, command: &Command) -> Result<(), LimitError> {
-        match command {
-            Command::Op(op) => self.check_op(op),
-            Command::Txn(txn) => self.check_txn(txn),
-            Command::CloseSession | Command::KeepAlive => Ok(()),
+    fn capped(&self) -> CommandLimits {
+        let ceiling = CommandLimits::CEILING;
+        CommandLimits {
+            key_bytes: self.key_bytes.min(ceiling.key_bytes),
+            value_bytes: self.value_bytes.min(ceiling.value_bytes),
+            txn_ops: self.txn_ops.min(ceiling.txn_ops),
         }
     }
 
-    /// Checks a query.
-    ///
-    /// # Errors
-    /// Says which limit does not hold.
-    pub fn check_query(&self, query: &RangeQuery) -> Result<(), LimitError> {
+    fn check_query(&self, query: &RangeQuery) -> Result<(), LimitError> {
         self.check_range(&query.range)?;
         query
             .after

@@ -7,9 +7,10 @@ use super::codec::DecodeError;
 use super::command::{Command, CommandResult, OpResult, RangeQuery, RangeResult, command_crc};
 use super::envelope::Envelope;
 use super::hash::{Hasher, content_hash};
-use super::limits::{LimitError, StoreLimits};
+use super::limits::{self, LimitError, StoreLimits};
 use super::session::{SessionTable, Turn};
 use super::transaction::{self, Data};
+use crate::wire::client::Refusal;
 
 #[cfg(test)]
 mod tests;
@@ -84,6 +85,34 @@ impl ApplyRefusal {
     /// not, and going on would make two different histories out of one log.
     pub fn must_stop(&self) -> bool {
         matches!(self, ApplyRefusal::NewerVersion { .. })
+    }
+}
+
+impl From<ApplyRefusal> for Refusal {
+    fn from(refusal: ApplyRefusal) -> Refusal {
+        match refusal {
+            ApplyRefusal::NewerVersion { .. } => Refusal::Unsupported,
+            ApplyRefusal::Malformed => Refusal::BadRequest {
+                why: refusal.to_string(),
+            },
+            ApplyRefusal::CommandCrc { .. } => Refusal::CommandCorrupt,
+            ApplyRefusal::NotAuthorised => Refusal::NotAuthorised {
+                why: "this principal may not write".into(),
+            },
+            ApplyRefusal::Limit(error) => error.into(),
+            ApplyRefusal::SessionExpired => Refusal::SessionExpired,
+            ApplyRefusal::SequenceGap { .. } => Refusal::SequenceGap,
+            ApplyRefusal::SequenceReused { .. } => Refusal::SequenceReused,
+            ApplyRefusal::SequenceDone { .. } => Refusal::SequenceDone,
+            ApplyRefusal::SessionFull { limit } => Refusal::Overloaded {
+                what: "results kept for the session".into(),
+                limit,
+            },
+            ApplyRefusal::SessionsFull { limit } => Refusal::Overloaded {
+                what: "sessions in use".into(),
+                limit,
+            },
+        }
     }
 }
 
@@ -198,10 +227,7 @@ impl Store {
             });
         }
         let command = Command::decode(envelope.command)?;
-        self.limits
-            .command
-            .check(&command)
-            .map_err(ApplyRefusal::Limit)?;
+        limits::check(&self.limits.command, &command).map_err(ApplyRefusal::Limit)?;
         check_sequence(&envelope, &command)?;
 
         let now_ms = self.log_time_ms;
@@ -303,7 +329,7 @@ impl Store {
     }
 }
 
-/// A sequence belongs to a command in a session, and to nothing else.
+/// A sequence belongs to a command in a session, and to nothing else. The highest number is left out: none could follow.
 fn check_sequence(envelope: &Envelope<'_>, command: &Command) -> Result<(), ApplyRefusal> {
     use super::envelope::SessionRef;
     let sound = match (envelope.session, command) {
@@ -315,7 +341,7 @@ fn check_sequence(envelope: &Envelope<'_>, command: &Command) -> Result<(), Appl
         (
             SessionRef::Id(_) | SessionRef::Named(_),
             Command::Op(_) | Command::Txn(_) | Command::CloseSession,
-        ) => envelope.sequence > 0 && envelope.done_below <= envelope.sequence,
+        ) => (1..u64::MAX).contains(&envelope.sequence) && envelope.done_below <= envelope.sequence,
     };
     if sound {
         Ok(())

@@ -9,7 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::status::NodeStatus;
 use crate::kv::command::{CommandResult, RangeQuery, RangeResult};
 use crate::kv::envelope::SessionRef;
+use crate::kv::limits::LimitError;
 use crate::kv::{DecodeError, bounded::vec_at_most, codec};
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// Version of the protocol, in `Hello` and as the first byte of every frame.
 pub const CLIENT_VERSION: u8 = 1;
@@ -312,6 +316,21 @@ pub enum Refusal {
     /// The client has declared this sequence done, so its result is gone. An earlier attempt may have been executed.
     #[error("the client has declared this sequence done")]
     SequenceDone,
+}
+
+impl From<LimitError> for Refusal {
+    fn from(error: LimitError) -> Refusal {
+        match error {
+            LimitError::EmptyKey => Refusal::BadRequest {
+                why: error.to_string(),
+            },
+            LimitError::TooLarge { what, size, limit } => Refusal::TooLarge {
+                what: what.into(),
+                bytes: size,
+                limit,
+            },
+        }
+    }
 }
 
 impl Refusal {

@@ -139,3 +139,48 @@ pub struct NodeStatus {
     /// Version of the program.
     pub version: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_and_shapes_are_those_that_users_were_promised() {
+        let status = crate::wire::client::tests::status();
+        let expected = json!({
+            "name": "n1", "id": "00000000c0ffee42", "address": "10.0.0.1:7400", "reachable": true,
+            "role": "pre-candidate", "term": 7, "leader": null, "voted_for": "n1",
+            "commit_index": 10, "last_applied": 9, "first_index": 2, "last_index": 11, "snapshot_index": 1,
+            "next_index": {"n2": 12}, "match_index": {"n2": 11},
+            "voters": ["n1", "n2"], "learners": [],
+            "storage": {
+                "state": "full", "log_bytes": 1, "sync_p50_us": 2, "sync_p99_us": 3, "disk_free_bytes": 4,
+            },
+            "state_hash": {"applied": 9, "hash": "0123456789abcdef"},
+            "certificate_expires": "2027-11-21T00:00:00Z", "uptime_s": 5, "version": "0.1.0",
+        });
+        assert_eq!(serde_json::to_value(&status).unwrap(), expected);
+        assert_eq!(
+            serde_json::from_value::<NodeStatus>(expected).unwrap(),
+            status
+        );
+    }
+
+    #[test]
+    fn the_words_are_the_same_in_text_and_in_json() {
+        use NodeRole::{Candidate, Follower, Leader, Learner, PreCandidate};
+        for role in [Follower, PreCandidate, Candidate, Leader, Learner] {
+            assert_eq!(serde_json::to_value(role).unwrap(), role.as_str());
+        }
+        for state in [
+            StorageState::Ok,
+            StorageState::Repairing,
+            StorageState::Full,
+            StorageState::Failed,
+        ] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
+}

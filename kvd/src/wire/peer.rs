@@ -1,0 +1,263 @@
+//! Messages between nodes: one frame is one [`PeerMessage`].
+//!
+//! ```text
+//!  version (1)  head (postcard)  tail
+//! ```
+//!
+//! The tail of a message with log entries is their records, back to back, exactly as they lie in the log: encoded once by
+//! the leader, with checksums seeded with the cluster id. Encoding copies no payload, decoding checks both checksums of
+//! every record and hands out slices of the frame. The tail of a forwarded write is the client's command.
+
+use bytes::Bytes;
+use raft_core::{Entry, EntryKind, Envelope, LogIndex, Term, UnknownEntryKind};
+use raft_log::record::{self, RecordError, RecordHeader};
+use serde::{Deserialize, Serialize};
+
+use self::head::RaftHead;
+use super::client::Response;
+use crate::kv::auth::{Principal, PrincipalRef};
+use crate::kv::envelope::SessionRef;
+use crate::kv::{DecodeError, codec};
+
+mod head;
+#[cfg(test)]
+mod tests;
+
+/// Version of the encoding.
+pub const PEER_VERSION: u8 = 1;
+
+/// What one node says to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerMessage {
+    /// Consensus.
+    Raft(Envelope),
+    /// A client's write, from a node that does not lead to the one that does.
+    Forward {
+        /// Chosen by the sender; comes back in the reply.
+        request: u64,
+        /// The client as the sender has authenticated it.
+        principal: Principal,
+        /// Its write.
+        write: ForwardedWrite,
+    },
+    /// What became of a forwarded write.
+    ForwardReply {
+        /// The number of the request.
+        request: u64,
+        /// The answer for the client.
+        response: Response,
+    },
+}
+
+/// A client's write on its way to the leader; the fields are those of
+/// [`Request::Write`](super::client::Request::Write).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardedWrite {
+    /// In which session.
+    pub session: SessionRef,
+    /// Position in the session.
+    pub sequence: u64,
+    /// Sequences below are done with.
+    pub done_below: u64,
+    /// The client's own bytes.
+    pub command: Bytes,
+    /// The client's checksum of them.
+    pub crc: u32,
+    /// How long the client still waits.
+    pub timeout_ms: u32,
+}
+
+/// Why a frame is no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// The head does not decode, or something follows the end.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// An entry does not check.
+    #[error("record {position} of {count}: {error}")]
+    Record {
+        /// Which, from 0.
+        position: u32,
+        /// Of how many.
+        count: u32,
+        /// What is wrong with it.
+        error: RecordError,
+    },
+    /// An entry of a kind that this program does not know.
+    #[error(transparent)]
+    EntryKind(#[from] UnknownEntryKind),
+    /// The configuration of a snapshot does not decode.
+    #[error(transparent)]
+    Configuration(#[from] raft_core::ConfigurationError),
+}
+
+/// The head of a message. Append-only.
+#[derive(Serialize, Deserialize)]
+enum Head<'a> {
+    #[serde(borrow)]
+    Raft(RaftHead<'a>),
+    Forward {
+        request: u64,
+        #[serde(borrow)]
+        principal: PrincipalRef<'a>,
+        session: SessionRef,
+        sequence: u64,
+        done_below: u64,
+        crc: u32,
+        timeout_ms: u32,
+    },
+    ForwardReply {
+        request: u64,
+        response: Response,
+    },
+}
+
+/// The frame of a message, in parts to be sent one after the other.
+pub fn encode(cluster: u32, message: &PeerMessage) -> Vec<Bytes> {
+    match message {
+        PeerMessage::Raft(envelope) => {
+            let configuration = head::configuration_bytes(&envelope.message);
+            let (head, entries) = RaftHead::of(envelope, &configuration);
+            encode_entries(cluster, &Head::Raft(head), entries)
+        }
+        PeerMessage::Forward {
+            request,
+            principal,
+            write,
+        } => {
+            let head = Head::Forward {
+                request: *request,
+                principal: principal.borrowed(),
+                session: write.session,
+                sequence: write.sequence,
+                done_below: write.done_below,
+                crc: write.crc,
+                timeout_ms: write.timeout_ms,
+            };
+            vec![
+                codec::encode(PEER_VERSION, &head).into(),
+                write.command.clone(),
+            ]
+        }
+        PeerMessage::ForwardReply { request, response } => {
+            let head = Head::ForwardReply {
+                request: *request,
+                response: response.clone(),
+            };
+            vec![codec::encode(PEER_VERSION, &head).into()]
+        }
+    }
+}
+
+/// The head and all record headers lie in one allocation; the payloads are shared, not copied.
+fn encode_entries(cluster: u32, head: &Head<'_>, entries: &[Entry]) -> Vec<Bytes> {
+    let mut heads = codec::encode(PEER_VERSION, head);
+    let first = heads.len();
+    for entry in entries {
+        heads.extend_from_slice(&record::encode_header(cluster, &record_header(entry)));
+    }
+    let heads = Bytes::from(heads);
+    let mut parts = Vec::with_capacity(1 + 2 * entries.len());
+    parts.push(heads.slice(..first));
+    for (position, entry) in entries.iter().enumerate() {
+        let at = first + position * record::HEADER_BYTES;
+        parts.push(heads.slice(at..at + record::HEADER_BYTES));
+        if !entry.payload.is_empty() {
+            parts.push(entry.payload.clone());
+        }
+    }
+    parts
+}
+
+fn record_header(entry: &Entry) -> RecordHeader {
+    let payload_bytes =
+        u32::try_from(entry.payload.len()).expect("payloads are bounded far below 4 GiB");
+    RecordHeader {
+        index: entry.index.0,
+        term: entry.term.0,
+        kind: entry.kind as u8,
+        payload_bytes,
+        payload_crc: entry.checksum,
+    }
+}
+
+/// Reads a frame. Payloads and commands in the message are slices of it.
+///
+/// # Errors
+/// The frame is no message of this cluster that this program knows.
+pub fn decode(cluster: u32, frame: Bytes) -> Result<PeerMessage, WireError> {
+    let (head, tail) = codec::decode_prefix::<Head<'_>>(PEER_VERSION, &frame)?;
+    match head {
+        Head::Raft(head) => {
+            let entries = decode_entries(cluster, &frame, tail, head.entry_count())?;
+            Ok(PeerMessage::Raft(head.into_envelope(entries)?))
+        }
+        Head::Forward {
+            request,
+            principal,
+            session,
+            sequence,
+            done_below,
+            crc,
+            timeout_ms,
+        } => {
+            let command = frame.slice_ref(tail);
+            let principal = principal.to_owned();
+            let write = ForwardedWrite {
+                session,
+                sequence,
+                done_below,
+                command,
+                crc,
+                timeout_ms,
+            };
+            Ok(PeerMessage::Forward {
+                request,
+                principal,
+                write,
+            })
+        }
+        Head::ForwardReply { request, response } => {
+            no_tail(tail)?;
+            Ok(PeerMessage::ForwardReply { request, response })
+        }
+    }
+}
+
+fn no_tail(tail: &[u8]) -> Result<(), DecodeError> {
+    if tail.is_empty() {
+        Ok(())
+    } else {
+        Err(DecodeError::TrailingBytes { bytes: tail.len() })
+    }
+}
+
+/// Memory grows with the records that are there, not with `count`.
+fn decode_entries(
+    cluster: u32,
+    frame: &Bytes,
+    mut tail: &[u8],
+    count: u32,
+) -> Result<Vec<Entry>, WireError> {
+    let mut entries = Vec::new();
+    for position in 0..count {
+        let (header, payload, used) =
+            record::decode(cluster, tail).map_err(|error| WireError::Record {
+                position,
+                count,
+                error,
+            })?;
+        entries.push(Entry {
+            index: LogIndex(header.index),
+            term: Term(header.term),
+            kind: EntryKind::try_from(header.kind)?,
+            payload: frame.slice_ref(payload),
+            checksum: header.payload_crc,
+        });
+        tail = &tail[used..];
+    }
+    no_tail(tail)?;
+    Ok(entries)
+}
