@@ -45,7 +45,10 @@ pub(crate) struct Gauge {
 impl Gauge {
     fn enter(value: &Arc<AtomicUsize>, limit: usize) -> Option<Gauge> {
         let before = value.fetch_add(1, Ordering::Relaxed);
-        let place = Gauge { value: value.clone(), count: before + 1 };
+        let place = Gauge {
+            value: value.clone(),
+            count: before + 1,
+        };
         (before < limit).then_some(place)
     }
 }
@@ -61,7 +64,8 @@ async fn admit(shared: Arc<Shared>, incoming: quinn::Incoming, place: Gauge) {
     let remote = incoming.remote_address();
     let sequence = shared.next_sequence();
     let connecting = async { incoming.await };
-    let connection = match tokio::time::timeout(shared.options.handshake_timeout, connecting).await {
+    let connection = match tokio::time::timeout(shared.options.handshake_timeout, connecting).await
+    {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return refused(&shared, remote, CloseReason::from(error).reason),
         Err(_) => return refused(&shared, remote, HandshakeError::TimedOut.to_string()),
@@ -79,7 +83,12 @@ fn refused(shared: &Shared, remote: SocketAddr, reason: String) {
     shared.emit_if_room(NetEvent::Refused { remote, reason });
 }
 
-async fn accept_peer(shared: Arc<Shared>, connection: quinn::Connection, sequence: u64, place: Gauge) {
+async fn accept_peer(
+    shared: Arc<Shared>,
+    connection: quinn::Connection,
+    sequence: u64,
+    place: Gauge,
+) {
     let greeted = async {
         let (peer, link) = link::answer_greeting(&shared, &connection, sequence).await?;
         peer.install(&link, &shared.events).await?;
@@ -95,7 +104,11 @@ async fn accept_peer(shared: Arc<Shared>, connection: quinn::Connection, sequenc
         Err(error) => {
             link::close_failed(&connection, &error);
             if error != HandshakeError::Knocked {
-                refused(&shared, connection.remote_address(), describe(&shared, &connection, &error.to_string()));
+                refused(
+                    &shared,
+                    connection.remote_address(),
+                    describe(&shared, &connection, &error.to_string()),
+                );
             }
         }
     }
@@ -118,7 +131,11 @@ async fn accept_client(shared: Arc<Shared>, connection: quinn::Connection, place
             return refused(&shared, remote, error.to_string());
         }
     };
-    let accepted = accept_stream(&connection, Arc::new(identity), shared.options.client_frame_bytes_max);
+    let accepted = accept_stream(
+        &connection,
+        Arc::new(identity),
+        shared.options.client_frame_bytes_max,
+    );
     let accepted = tokio::time::timeout(shared.options.handshake_timeout, accepted).await;
     drop(place);
     match accepted {
@@ -128,7 +145,11 @@ async fn accept_client(shared: Arc<Shared>, connection: quinn::Connection, place
             refused(&shared, remote, reason.reason);
         }
         Err(_) => {
-            close(&connection, close_code::HANDSHAKE_TIMEOUT, "no stream was opened in time");
+            close(
+                &connection,
+                close_code::HANDSHAKE_TIMEOUT,
+                "no stream was opened in time",
+            );
             refused(&shared, remote, HandshakeError::TimedOut.to_string());
         }
     }
@@ -136,7 +157,10 @@ async fn accept_client(shared: Arc<Shared>, connection: quinn::Connection, place
 
 /// Role, deny list and limits. A node's certificate is refused here: a stolen one must not also give access to the
 /// data as a client, and what a node asks for its clients it asks on the peer protocol.
-fn check_client(shared: &Shared, connection: &quinn::Connection) -> Result<(Identity, ClientPlace), PeerError> {
+fn check_client(
+    shared: &Shared,
+    connection: &quinn::Connection,
+) -> Result<(Identity, ClientPlace), PeerError> {
     let identity = shared.tls.load().identify(connection)?;
     match &identity {
         Identity::Node { .. } => Err(PeerError::Refused(identity, Refusal::WrongRole)),
@@ -169,7 +193,10 @@ async fn serve_client(
         }
     }
     // The last answers may still be under way; the client closes when it has them.
-    if tokio::time::timeout(LINGER, connection.closed()).await.is_err() {
+    if tokio::time::timeout(LINGER, connection.closed())
+        .await
+        .is_err()
+    {
         close(connection, close_code::DONE, "done");
     }
 }
@@ -193,7 +220,12 @@ pub(crate) struct ClientPlace {
 
 impl Clients {
     pub(crate) fn new(max: usize, per_identity_max: usize) -> Clients {
-        Clients { all: Arc::default(), by_identity: Arc::default(), max, per_identity_max }
+        Clients {
+            all: Arc::default(),
+            by_identity: Arc::default(),
+            max,
+            per_identity_max,
+        }
     }
 
     /// Clients connected now.
@@ -203,19 +235,29 @@ impl Clients {
 
     fn enter(&self, identity: &Identity) -> Option<ClientPlace> {
         let all = Gauge::enter(&self.all, self.max)?;
-        let mut by_identity = self.by_identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_identity = self
+            .by_identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let count = by_identity.entry(identity.clone()).or_default();
         if *count >= self.per_identity_max {
             return None;
         }
         *count += 1;
-        Some(ClientPlace { identity: identity.clone(), by_identity: self.by_identity.clone(), _all: all })
+        Some(ClientPlace {
+            identity: identity.clone(),
+            by_identity: self.by_identity.clone(),
+            _all: all,
+        })
     }
 }
 
 impl Drop for ClientPlace {
     fn drop(&mut self) {
-        let mut by_identity = self.by_identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_identity = self
+            .by_identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_identity.get_mut(&self.identity) {
             *count -= 1;
             if *count == 0 {
@@ -231,7 +273,10 @@ mod tests {
     use crate::identity::ClusterId;
 
     fn client(name: &str) -> Identity {
-        Identity::Client { cluster: ClusterId(1), name: name.to_owned() }
+        Identity::Client {
+            cluster: ClusterId(1),
+            name: name.to_owned(),
+        }
     }
 
     #[test]

@@ -57,7 +57,11 @@ fn fresh(backoff: &Backoff) -> Backoff {
 }
 
 /// Dials once; if that makes a link, serves it until it ends.
-async fn attempt(shared: &Arc<Shared>, peer: &Arc<Peer>, patient: bool) -> Result<(), HandshakeError> {
+async fn attempt(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    patient: bool,
+) -> Result<(), HandshakeError> {
     let sequence = shared.next_sequence();
     let connection = dial(shared, peer, patient).await?;
     let greeted = async {
@@ -82,16 +86,26 @@ async fn attempt(shared: &Arc<Shared>, peer: &Arc<Peer>, patient: bool) -> Resul
 }
 
 /// A QUIC connection to the peer, its certificate verified by rustls for the name of the node.
-async fn dial(shared: &Shared, peer: &Peer, patient: bool) -> Result<quinn::Connection, HandshakeError> {
+async fn dial(
+    shared: &Shared,
+    peer: &Peer,
+    patient: bool,
+) -> Result<quinn::Connection, HandshakeError> {
     let target = peer.target();
     let remote = resolve(&target.address, shared.local_addr.is_ipv6()).await?;
     let config = shared.tls.load().dial.clone();
-    let connecting = shared.quinn.connect_with(config, remote, &node_dns_name(&target.name));
+    let connecting = shared
+        .quinn
+        .connect_with(config, remote, &node_dns_name(&target.name));
     let mut connecting = connecting.map_err(|error| match error {
         quinn::ConnectError::EndpointStopping => HandshakeError::Stopping,
         other => HandshakeError::Address(format!("{}: {other}", target.address)),
     })?;
-    let answer_timeout = if patient { shared.options.handshake_timeout } else { DIAL_ANSWER_TIMEOUT };
+    let answer_timeout = if patient {
+        shared.options.handshake_timeout
+    } else {
+        DIAL_ANSWER_TIMEOUT
+    };
     tokio::select! {
         answer = connecting.handshake_data() => drop(answer?),
         () = tokio::time::sleep(answer_timeout) => return Err(HandshakeError::NoAnswer),
@@ -110,8 +124,12 @@ async fn dial(shared: &Shared, peer: &Peer, patient: bool) -> Result<quinn::Conn
 /// The first address of `address` that our socket can reach.
 async fn resolve(address: &str, ipv6: bool) -> Result<SocketAddr, HandshakeError> {
     let unknown = |reason: &str| HandshakeError::Address(format!("{address}: {reason}"));
-    let mut found = tokio::net::lookup_host(address).await.map_err(|error| unknown(&error.to_string()))?;
-    found.find(|found| ipv6 || found.is_ipv4()).ok_or_else(|| unknown("no usable address"))
+    let mut found = tokio::net::lookup_host(address)
+        .await
+        .map_err(|error| unknown(&error.to_string()))?;
+    found
+        .find(|found| ipv6 || found.is_ipv4())
+        .ok_or_else(|| unknown("no usable address"))
 }
 
 /// What the user should hear of a failed attempt. Silence is no news.
@@ -121,7 +139,10 @@ async fn report(shared: &Shared, peer: &Peer, error: &HandshakeError) {
         NetEvent::Refused { remote, reason }
     };
     let event = match error {
-        HandshakeError::RefusedBy(refusal) => NetEvent::RefusedBy { id: peer.id, refusal: *refusal },
+        HandshakeError::RefusedBy(refusal) => NetEvent::RefusedBy {
+            id: peer.id,
+            refusal: *refusal,
+        },
         HandshakeError::Refused(refusal) => refused(refusal.to_string()),
         HandshakeError::Closed(_)
         | HandshakeError::Hello(_)
@@ -135,4 +156,3 @@ async fn report(shared: &Shared, peer: &Peer, error: &HandshakeError) {
     };
     shared.emit(event).await;
 }
-

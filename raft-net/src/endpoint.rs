@@ -81,7 +81,9 @@ impl Shared {
 
     /// Tells the consumer unless it is far behind: what strangers can cause must not fill its queue.
     pub(crate) fn emit_if_room(&self, event: NetEvent) {
-        if self.events.capacity() > self.events.max_capacity() / 2 && self.events.try_send(event).is_err() {
+        if self.events.capacity() > self.events.max_capacity() / 2
+            && self.events.try_send(event).is_err()
+        {
             tracing::trace!("an event for the log was dropped");
         }
     }
@@ -157,7 +159,8 @@ impl Endpoint {
     /// address counts from the next dial on. This node itself is left out. Must be called within the runtime.
     pub fn set_peers(&self, peers: Vec<PeerAddress>) {
         let mut known = self.shared.peers();
-        let wanted: BTreeMap<u64, PeerAddress> = peers.into_iter().map(|peer| (peer.id, peer)).collect();
+        let wanted: BTreeMap<u64, PeerAddress> =
+            peers.into_iter().map(|peer| (peer.id, peer)).collect();
         known.retain(|id, peer| {
             let stays = wanted.contains_key(id);
             if !stays {
@@ -191,10 +194,15 @@ impl Endpoint {
         let limit = self.shared.options.frame_bytes_max;
         let pushed = self.shared.link(peer)?.lane(lane).push(parts, limit);
         pushed.map_err(|error| match error {
-            PushError::Full { queued } => {
-                SendError::Full { peer, queued, limit: self.shared.options.lane_queue_bytes_max }
-            }
-            PushError::TooLarge { bytes } => SendError::TooLarge { bytes, limit: limit as u64 },
+            PushError::Full { queued } => SendError::Full {
+                peer,
+                queued,
+                limit: self.shared.options.lane_queue_bytes_max,
+            },
+            PushError::TooLarge { bytes } => SendError::TooLarge {
+                bytes,
+                limit: limit as u64,
+            },
         })
     }
 
@@ -203,7 +211,11 @@ impl Endpoint {
     /// # Errors
     ///
     /// There is no link, or it is lost.
-    pub async fn send_snapshot(&self, peer: u64, header: Bytes) -> Result<SnapshotSender, TransferError> {
+    pub async fn send_snapshot(
+        &self,
+        peer: u64,
+        header: Bytes,
+    ) -> Result<SnapshotSender, TransferError> {
         let link = self.shared.link(peer)?;
         SnapshotSender::open(&link.connection, header).await
     }
@@ -218,7 +230,10 @@ impl Endpoint {
         let tls_error = |reason| ReloadError::Tls { reason };
         let expected = self.shared.tls.load().credentials.identity().clone();
         if *credentials.identity() != expected {
-            return Err(ReloadError::Identity { found: credentials.identity().clone(), expected });
+            return Err(ReloadError::Identity {
+                found: credentials.identity().clone(),
+                expected,
+            });
         }
         let server = tls::quic_server(&credentials, &self.shared.options).map_err(tls_error)?;
         let tls = Tls::new(credentials, &self.shared.options).map_err(tls_error)?;
@@ -236,7 +251,12 @@ impl Endpoint {
 
     /// Drops or delays real datagrams from now on; the default [`Impairment`] ends it.
     pub fn impair(&self, impairment: &Impairment) {
-        let locate = |id| self.shared.peer(id).map(|peer| peer.addresses()).unwrap_or_default();
+        let locate = |id| {
+            self.shared
+                .peer(id)
+                .map(|peer| peer.addresses())
+                .unwrap_or_default()
+        };
         self.shared.impairer.set(impairment, locate);
     }
 
@@ -254,8 +274,13 @@ impl Endpoint {
 
     /// Closes every connection, tells the other sides why, and waits a moment until they know.
     pub async fn close(&self, reason: &str) {
-        self.shared.quinn.close(close_code::DONE.into(), reason.as_bytes());
-        if tokio::time::timeout(CLOSE_TIMEOUT, self.shared.quinn.wait_idle()).await.is_err() {
+        self.shared
+            .quinn
+            .close(close_code::DONE.into(), reason.as_bytes());
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.shared.quinn.wait_idle())
+            .await
+            .is_err()
+        {
             tracing::debug!("some connections did not hear of the close in time");
         }
     }
@@ -263,7 +288,9 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.shared.quinn.close(close_code::DONE.into(), b"endpoint dropped");
+        self.shared
+            .quinn
+            .close(close_code::DONE.into(), b"endpoint dropped");
         for peer in self.shared.peers().values() {
             peer.remove();
         }
@@ -273,7 +300,9 @@ impl Drop for Endpoint {
 /// Certificate and hello must speak of the same node, or every peer would refuse us.
 fn check_own_identity(credentials: &Credentials, local: &Hello) -> Result<(), BindError> {
     match credentials.identity() {
-        Identity::Node { cluster, id, .. } if *cluster == local.cluster && *id == local.node => Ok(()),
+        Identity::Node { cluster, id, .. } if *cluster == local.cluster && *id == local.node => {
+            Ok(())
+        }
         other => Err(BindError::Identity {
             node: local.node,
             cluster: local.cluster.0,

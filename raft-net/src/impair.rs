@@ -64,7 +64,10 @@ struct Rules {
 
 impl Rules {
     fn path(&self, remote: SocketAddr) -> Path {
-        *self.addresses.get(&canonical(remote)).unwrap_or(&self.others)
+        *self
+            .addresses
+            .get(&canonical(remote))
+            .unwrap_or(&self.others)
     }
 }
 
@@ -120,7 +123,10 @@ impl ImpairedSocket {
 
     /// Sends the datagrams of one transmit one by one, so that each has its own luck.
     fn send_impaired(&self, transmit: &Transmit<'_>, path: Path) -> io::Result<()> {
-        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        let size = transmit
+            .segment_size
+            .unwrap_or(transmit.contents.len())
+            .max(1);
         for datagram in transmit.contents.chunks(size) {
             if path.loses_one() {
                 continue;

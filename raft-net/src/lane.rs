@@ -70,10 +70,14 @@ impl LaneQueue {
     /// Queues one message made of `parts`. Never waits.
     pub(crate) fn push(&self, parts: Vec<Bytes>, frame_bytes_max: usize) -> Result<(), PushError> {
         let bytes: usize = parts.iter().map(Bytes::len).sum();
-        let prefix = prefix_of(&parts, frame_bytes_max).map_err(|_| PushError::TooLarge { bytes: bytes as u64 })?;
+        let prefix = prefix_of(&parts, frame_bytes_max).map_err(|_| PushError::TooLarge {
+            bytes: bytes as u64,
+        })?;
         let mut pending = self.lock();
         if pending.bytes > 0 && pending.bytes + bytes + PREFIX_BYTES > self.bytes_max {
-            return Err(PushError::Full { queued: pending.bytes });
+            return Err(PushError::Full {
+                queued: pending.bytes,
+            });
         }
         pending.bytes += bytes + PREFIX_BYTES;
         pending.push_frame(prefix, parts);
@@ -119,7 +123,9 @@ pub(crate) fn stream_error(error: &FrameError) -> Option<String> {
     match error {
         // The connection has its own words for its end.
         FrameError::Closed { .. } => None,
-        FrameError::TooLarge { .. } | FrameError::Truncated { .. } | FrameError::Io { .. } => Some(error.to_string()),
+        FrameError::TooLarge { .. } | FrameError::Truncated { .. } | FrameError::Io { .. } => {
+            Some(error.to_string())
+        }
     }
 }
 
@@ -147,7 +153,9 @@ mod tests {
     async fn large_parts_are_chained_without_a_copy() {
         let queue = LaneQueue::new(1 << 20);
         let large = bytes(CHAIN_BYTES_MIN);
-        queue.push(vec![bytes(3), large.clone(), bytes(5)], 1 << 20).unwrap();
+        queue
+            .push(vec![bytes(3), large.clone(), bytes(5)], 1 << 20)
+            .unwrap();
         let batch = queue.next_batch().await;
         assert_eq!(batch.len(), 3);
         assert_eq!(batch[1].as_ptr(), large.as_ptr());
@@ -157,7 +165,13 @@ mod tests {
     fn queue_is_bounded_in_bytes_but_takes_at_least_one_message() {
         let queue = LaneQueue::new(100);
         queue.push(vec![bytes(150)], 200).unwrap();
-        assert_eq!(queue.push(vec![bytes(1)], 200), Err(PushError::Full { queued: 154 }));
-        assert_eq!(queue.push(vec![bytes(201)], 200), Err(PushError::TooLarge { bytes: 201 }));
+        assert_eq!(
+            queue.push(vec![bytes(1)], 200),
+            Err(PushError::Full { queued: 154 })
+        );
+        assert_eq!(
+            queue.push(vec![bytes(201)], 200),
+            Err(PushError::TooLarge { bytes: 201 })
+        );
     }
 }

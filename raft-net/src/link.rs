@@ -27,8 +27,20 @@ struct HelloStream {
 impl HelloStream {
     fn new((send, recv): (quinn::SendStream, quinn::RecvStream)) -> HelloStream {
         HelloStream {
-            sender: FrameSender::new(StreamWriter { stream: send, _guard: None }, HELLO_BYTES_MAX),
-            receiver: FrameReceiver::new(StreamReader { stream: recv, _guard: None }, HELLO_BYTES_MAX),
+            sender: FrameSender::new(
+                StreamWriter {
+                    stream: send,
+                    _guard: None,
+                },
+                HELLO_BYTES_MAX,
+            ),
+            receiver: FrameReceiver::new(
+                StreamReader {
+                    stream: recv,
+                    _guard: None,
+                },
+                HELLO_BYTES_MAX,
+            ),
         }
     }
 
@@ -59,7 +71,11 @@ pub(crate) async fn greet(
     stream.send(&shared.hello).await?;
     let hello = stream.recv().await?;
     check_hello(shared, peer, &hello)?;
-    shared.admission.admit(&hello).await.map_err(HandshakeError::Refused)?;
+    shared
+        .admission
+        .admit(&hello)
+        .await
+        .map_err(HandshakeError::Refused)?;
     Ok(new_link(shared, connection, hello, sequence))
 }
 
@@ -70,7 +86,9 @@ pub(crate) async fn answer_greeting(
     sequence: u64,
 ) -> Result<(Arc<Peer>, Arc<Link>), HandshakeError> {
     let id = peer_id(shared, connection)?;
-    let peer = shared.peer(id).ok_or(HandshakeError::Refused(Refusal::UnknownMember))?;
+    let peer = shared
+        .peer(id)
+        .ok_or(HandshakeError::Refused(Refusal::UnknownMember))?;
     let mut stream = HelloStream::new(connection.accept_bi().await?);
     let hello = stream.recv().await?;
     check_hello(shared, &peer, &hello)?;
@@ -78,7 +96,11 @@ pub(crate) async fn answer_greeting(
         peer.on_knock(&hello);
         return Err(HandshakeError::Knocked);
     }
-    shared.admission.admit(&hello).await.map_err(HandshakeError::Refused)?;
+    shared
+        .admission
+        .admit(&hello)
+        .await
+        .map_err(HandshakeError::Refused)?;
     widen(shared, connection);
     stream.send(&shared.hello).await?;
     let link = new_link(shared, connection, hello, sequence);
@@ -94,15 +116,27 @@ fn widen(shared: &Shared, connection: &quinn::Connection) {
     connection.set_max_concurrent_bi_streams(SNAPSHOTS_AT_ONCE.into());
 }
 
-fn new_link(shared: &Shared, connection: &quinn::Connection, hello: Hello, sequence: u64) -> Arc<Link> {
-    Arc::new(Link::new(connection.clone(), hello, sequence, shared.options.lane_queue_bytes_max))
+fn new_link(
+    shared: &Shared,
+    connection: &quinn::Connection,
+    hello: Hello,
+    sequence: u64,
+) -> Arc<Link> {
+    Arc::new(Link::new(
+        connection.clone(),
+        hello,
+        sequence,
+        shared.options.lane_queue_bytes_max,
+    ))
 }
 
 /// The node id in the certificate at the other end.
 fn peer_id(shared: &Shared, connection: &quinn::Connection) -> Result<u64, HandshakeError> {
     match shared.tls.load().identify(connection) {
         Ok(Identity::Node { id, .. }) => Ok(id),
-        Ok(Identity::Client { .. } | Identity::Admin { .. }) => Err(HandshakeError::Refused(Refusal::WrongRole)),
+        Ok(Identity::Client { .. } | Identity::Admin { .. }) => {
+            Err(HandshakeError::Refused(Refusal::WrongRole))
+        }
         Err(error) => Err(HandshakeError::Refused(error.refusal())),
     }
 }
@@ -115,7 +149,8 @@ fn check_hello(shared: &Shared, peer: &Peer, hello: &Hello) -> Result<(), Handsh
     if hello.node != peer.id {
         return Err(HandshakeError::Refused(Refusal::WrongIdentity));
     }
-    peer.check_incarnation(hello).map_err(HandshakeError::Refused)
+    peer.check_incarnation(hello)
+        .map_err(HandshakeError::Refused)
 }
 
 /// Tells the other side why there is no link.
@@ -123,8 +158,16 @@ pub(crate) fn close_failed(connection: &quinn::Connection, error: &HandshakeErro
     match error {
         HandshakeError::Refused(refusal) => close_refused(connection, *refusal),
         HandshakeError::Knocked => close(connection, close_code::KNOCKED, "we dial you"),
-        HandshakeError::Replaced => close(connection, close_code::REPLACED, "a newer connection took over"),
-        HandshakeError::TimedOut => close(connection, close_code::HANDSHAKE_TIMEOUT, "handshake not finished in time"),
+        HandshakeError::Replaced => close(
+            connection,
+            close_code::REPLACED,
+            "a newer connection took over",
+        ),
+        HandshakeError::TimedOut => close(
+            connection,
+            close_code::HANDSHAKE_TIMEOUT,
+            "handshake not finished in time",
+        ),
         HandshakeError::Hello(_) | HandshakeError::Frame(_) => {
             close(connection, close_code::PROTOCOL, &error.to_string());
         }
@@ -148,14 +191,21 @@ pub(crate) async fn serve(shared: &Arc<Shared>, peer: &Arc<Peer>, link: &Arc<Lin
     let refusal = reason.refusal;
     peer.uninstall(link, reason.reason, &shared.events).await;
     if let Some(refusal) = refusal {
-        shared.emit(NetEvent::RefusedBy { id: peer.id, refusal }).await;
+        shared
+            .emit(NetEvent::RefusedBy {
+                id: peer.id,
+                refusal,
+            })
+            .await;
     }
 }
 
 async fn open_lanes(link: &Arc<Link>, tasks: &mut JoinSet<()>) -> Result<(), CloseReason> {
     for lane in Lane::ALL {
         let mut stream = link.connection.open_uni().await?;
-        stream.set_priority(lane.priority()).map_err(|error| quinn::WriteError::from(error))?;
+        stream
+            .set_priority(lane.priority())
+            .map_err(|error| quinn::WriteError::from(error))?;
         stream.write_all(&[lane.tag()]).await?;
         let link = link.clone();
         tasks.spawn(async move {
@@ -199,7 +249,12 @@ async fn accept_streams(
 }
 
 /// Reads one lane. Whatever breaks the protocol ends the connection: its other streams cannot be trusted either.
-async fn read_lane(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>, mut stream: quinn::RecvStream) {
+async fn read_lane(
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    link: Arc<Link>,
+    mut stream: quinn::RecvStream,
+) {
     let mut tag = [0];
     let lane = match stream.read(&mut tag).await {
         Ok(Some(1)) => Lane::from_tag(tag[0]),
@@ -207,14 +262,24 @@ async fn read_lane(shared: Arc<Shared>, peer: Arc<Peer>, link: Arc<Link>, mut st
         Err(_) => return,
     };
     let Some(lane) = lane else {
-        return close(&link.connection, close_code::PROTOCOL, &format!("unknown stream type {}", tag[0]));
+        return close(
+            &link.connection,
+            close_code::PROTOCOL,
+            &format!("unknown stream type {}", tag[0]),
+        );
     };
-    let reader = StreamReader { stream, _guard: None };
+    let reader = StreamReader {
+        stream,
+        _guard: None,
+    };
     let mut receiver = FrameReceiver::new(reader, shared.options.frame_bytes_max);
     let mut messages = Vec::new();
     loop {
         let read = receiver.drain(&mut messages).await;
-        if !peer.deliver(&link, lane, &mut messages, &shared.events).await {
+        if !peer
+            .deliver(&link, lane, &mut messages, &shared.events)
+            .await
+        {
             return;
         }
         match read {
@@ -240,11 +305,22 @@ async fn receive_snapshot(
     let mut tag = [0];
     match recv.read(&mut tag).await {
         Ok(Some(1)) if tag[0] == SNAPSHOT_TAG => {}
-        Ok(_) => return close(&link.connection, close_code::PROTOCOL, &format!("unknown stream type {}", tag[0])),
+        Ok(_) => {
+            return close(
+                &link.connection,
+                close_code::PROTOCOL,
+                &format!("unknown stream type {}", tag[0]),
+            );
+        }
         Err(_) => return,
     }
     match IncomingSnapshot::open(peer.id, link.hello.boot_counter, send, recv).await {
-        Ok(snapshot) => peer.deliver_event(&link, NetEvent::Snapshot(snapshot), &shared.events).await,
-        Err(error) => tracing::debug!(peer = peer.id, %error, "snapshot transfer ended at its header"),
+        Ok(snapshot) => {
+            peer.deliver_event(&link, NetEvent::Snapshot(snapshot), &shared.events)
+                .await
+        }
+        Err(error) => {
+            tracing::debug!(peer = peer.id, %error, "snapshot transfer ended at its header")
+        }
     }
 }

@@ -67,7 +67,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(connection: quinn::Connection, hello: Hello, sequence: u64, queue_bytes_max: usize) -> Link {
+    pub(crate) fn new(
+        connection: quinn::Connection,
+        hello: Hello,
+        sequence: u64,
+        queue_bytes_max: usize,
+    ) -> Link {
         Link {
             connection,
             hello,
@@ -107,7 +112,10 @@ struct Slot {
 }
 
 /// Whether a peer of incarnation `found` may still speak when `newest` has been met. Pure.
-pub(crate) fn check_incarnation(newest: Option<(u64, u64)>, found: (u64, u64)) -> Result<(), Refusal> {
+pub(crate) fn check_incarnation(
+    newest: Option<(u64, u64)>,
+    found: (u64, u64),
+) -> Result<(), Refusal> {
     match newest {
         // The same count with another id is a second copy of one directory.
         Some(seen) if found.0 < seen.0 || (found.0 == seen.0 && found.1 != seen.1) => {
@@ -198,12 +206,16 @@ impl Peer {
         link: &Arc<Link>,
         events: &mpsc::Sender<NetEvent>,
     ) -> Result<(), HandshakeError> {
-        let permits = events.reserve_many(2).await.map_err(|_| HandshakeError::Stopping)?;
+        let permits = events
+            .reserve_many(2)
+            .await
+            .map_err(|_| HandshakeError::Stopping)?;
         let mut slot = lock(&self.slot);
         if self.is_removed() {
             return Err(HandshakeError::Refused(Refusal::UnknownMember));
         }
-        check_incarnation(slot.newest, link.hello.incarnation()).map_err(HandshakeError::Refused)?;
+        check_incarnation(slot.newest, link.hello.incarnation())
+            .map_err(HandshakeError::Refused)?;
         if let Some(current) = &slot.link
             && current.sequence > link.sequence
             && current.hello.incarnation() == link.hello.incarnation()
@@ -226,24 +238,40 @@ impl Peer {
         }
         drop(slot);
         if let Some(replaced) = replaced {
-            close(&replaced.connection, close_code::REPLACED, "a newer connection took over");
+            close(
+                &replaced.connection,
+                close_code::REPLACED,
+                "a newer connection took over",
+            );
         }
         self.attention.notify_one();
         Ok(())
     }
 
     /// `link` has ended; says so unless a newer one has taken its place.
-    pub(crate) async fn uninstall(&self, link: &Arc<Link>, reason: String, events: &mpsc::Sender<NetEvent>) {
+    pub(crate) async fn uninstall(
+        &self,
+        link: &Arc<Link>,
+        reason: String,
+        events: &mpsc::Sender<NetEvent>,
+    ) {
         let permit = events.reserve().await;
         {
             let mut slot = lock(&self.slot);
-            if !slot.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            if !slot
+                .link
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, link))
+            {
                 return;
             }
             slot.link = None;
             // Without a consumer there is nobody to tell.
             if let Ok(permit) = permit {
-                permit.send(NetEvent::PeerDown { id: self.id, reason });
+                permit.send(NetEvent::PeerDown {
+                    id: self.id,
+                    reason,
+                });
             }
         }
         self.attention.notify_one();
@@ -259,12 +287,19 @@ impl Peer {
         events: &mpsc::Sender<NetEvent>,
     ) -> bool {
         while !messages.is_empty() {
-            let count = messages.len().min(DELIVER_AT_ONCE).min(events.max_capacity());
+            let count = messages
+                .len()
+                .min(DELIVER_AT_ONCE)
+                .min(events.max_capacity());
             let Ok(permits) = events.reserve_many(count).await else {
                 return false;
             };
             let slot = lock(&self.slot);
-            if !slot.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            if !slot
+                .link
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, link))
+            {
                 return false;
             }
             for (permit, payload) in permits.zip(messages.drain(..count)) {
@@ -280,12 +315,21 @@ impl Peer {
     }
 
     /// Hands one event of `link` to the consumer, under the same rule as [`deliver`](Peer::deliver).
-    pub(crate) async fn deliver_event(&self, link: &Arc<Link>, event: NetEvent, events: &mpsc::Sender<NetEvent>) {
+    pub(crate) async fn deliver_event(
+        &self,
+        link: &Arc<Link>,
+        event: NetEvent,
+        events: &mpsc::Sender<NetEvent>,
+    ) {
         let Ok(permit) = events.reserve().await else {
             return;
         };
         let slot = lock(&self.slot);
-        if slot.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+        if slot
+            .link
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, link))
+        {
             permit.send(event);
         }
     }
@@ -298,7 +342,11 @@ impl Peer {
             if !newer && link.since.elapsed() < YOUNG_LINK {
                 return;
             }
-            close(&link.connection, close_code::REPLACED, "the other side has lost this connection");
+            close(
+                &link.connection,
+                close_code::REPLACED,
+                "the other side has lost this connection",
+            );
         }
         self.attention.notify_one();
     }

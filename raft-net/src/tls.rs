@@ -233,12 +233,8 @@ pub(crate) fn client_transport(options: &ClientOptions) -> TransportConfig {
 /// With the same reset key and the same connection ids, a node that was killed and started again can tell the peers
 /// of its former life at once that their connections are gone; otherwise they wait for their idle timeout.
 pub(crate) fn endpoint_config(credentials: &Credentials) -> quinn::EndpointConfig {
-    let master = hmac::Key::new(hmac::HMAC_SHA256, credentials.key().secret_der());
-    let reset = hmac::sign(&master, b"kvd quic stateless reset key 1");
-    let ids = hmac::sign(&master, b"kvd quic connection id key 1");
-    let mut id_key = [0; 8];
-    id_key.copy_from_slice(&ids.as_ref()[..8]);
-    let id_key = u64::from_le_bytes(id_key);
+    let reset = hmac::sign(&master_key(credentials), b"kvd quic stateless reset key 1");
+    let id_key = connection_id_key(credentials);
     let mut config =
         quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref())));
     config.cid_generator(move || {
@@ -247,8 +243,106 @@ pub(crate) fn endpoint_config(credentials: &Credentials) -> quinn::EndpointConfi
     config
 }
 
+fn master_key(credentials: &Credentials) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, credentials.key().secret_der())
+}
+
+/// Lets a node recognise connection ids of its former life.
+fn connection_id_key(credentials: &Credentials) -> u64 {
+    let tag = hmac::sign(&master_key(credentials), b"kvd quic connection id key 1");
+    let mut key = [0; 8];
+    key.copy_from_slice(&tag.as_ref()[..8]);
+    u64::from_le_bytes(key)
+}
+
 /// The key of address-validation tokens: one that survives a reload of the certificate's configuration.
 fn derived_prk(credentials: &Credentials) -> hkdf::Prk {
     hkdf::Salt::new(hkdf::HKDF_SHA256, b"kvd quic address validation key 1")
         .extract(credentials.key().secret_der())
+}
+
+#[cfg(all(test, feature = "pki"))]
+mod tests {
+    use rustls::HandshakeKind;
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+    use crate::pki::Authority;
+    use crate::{ClusterId, node_dns_name};
+
+    fn credentials() -> Credentials {
+        let authority = Authority::create(ClusterId(1), "test", 9).unwrap();
+        let issued = authority.issue_node("n1", 1, 9, &[]).unwrap();
+        let (ca, cert, key) = (authority.ca_pem(), issued.cert_pem, issued.key_pem);
+        Credentials::from_pem(ca.as_bytes(), cert.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    /// One TLS handshake in memory and everything the server says after it; the bytes it took, and its kind.
+    fn handshake(
+        server: &Arc<rustls::ServerConfig>,
+        client: &Arc<rustls::ClientConfig>,
+    ) -> (HandshakeKind, Option<rustls::ProtocolVersion>) {
+        let name = ServerName::try_from(node_dns_name("n1")).unwrap();
+        let mut client = rustls::ClientConnection::new(client.clone(), name).unwrap();
+        let mut server = rustls::ServerConnection::new(server.clone()).unwrap();
+        while client.wants_write() || server.wants_write() {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let mut wire = &wire[..];
+            while !wire.is_empty() {
+                server.read_tls(&mut wire).unwrap();
+                server.process_new_packets().unwrap();
+            }
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            let mut wire = &wire[..];
+            while !wire.is_empty() {
+                client.read_tls(&mut wire).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        assert_eq!(client.tls13_tickets_received(), 0);
+        assert!(client.early_data().is_none());
+        assert!(!server.is_handshaking());
+        (client.handshake_kind().unwrap(), client.protocol_version())
+    }
+
+    /// Case 60: early data and session resumption are off. Each handshake is a full one, even with a client that
+    /// would gladly resume.
+    #[test]
+    fn no_tickets_no_early_data_no_resumption() {
+        let credentials = credentials();
+        let server = Arc::new(rustls_server(&credentials).unwrap());
+        let ours = rustls_client(&credentials, PEER_ALPN).unwrap();
+        assert!(!ours.enable_early_data);
+        assert_eq!(server.max_early_data_size, 0);
+        assert!(!server.session_storage.can_cache());
+        assert!(!server.ticketer.enabled());
+        let mut eager = rustls_client(&credentials, PEER_ALPN).unwrap();
+        eager.resumption = Resumption::in_memory_sessions(16);
+        eager.enable_early_data = true;
+        for client in [Arc::new(ours), Arc::new(eager)] {
+            for _ in 0..3 {
+                let (kind, version) = handshake(&server, &client);
+                assert_eq!(kind, HandshakeKind::Full);
+                assert_eq!(version, Some(rustls::ProtocolVersion::TLSv1_3));
+            }
+        }
+    }
+
+    #[test]
+    fn derived_keys_are_the_same_after_a_restart_and_differ_between_nodes() {
+        use quinn_proto::ConnectionIdGenerator;
+        let (one, two) = (credentials(), credentials());
+        assert_eq!(connection_id_key(&one), connection_id_key(&one));
+        assert_ne!(connection_id_key(&one), connection_id_key(&two));
+        let mut before =
+            quinn_proto::HashedConnectionIdGenerator::from_key(connection_id_key(&one));
+        let after = quinn_proto::HashedConnectionIdGenerator::from_key(connection_id_key(&one));
+        assert!(after.validate(&before.generate_cid()).is_ok());
+    }
 }

@@ -118,7 +118,9 @@ impl FrameBuffer {
         if self.bytes.is_empty() {
             return Ok(());
         }
-        Err(FrameError::Truncated { missing: self.missing() as u64 })
+        Err(FrameError::Truncated {
+            missing: self.missing() as u64,
+        })
     }
 
     /// Bytes received and not yet taken.

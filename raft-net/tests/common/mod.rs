@@ -12,29 +12,32 @@ use raft_net::{
 };
 use tokio::sync::mpsc;
 
-pub const CLUSTER: ClusterId = ClusterId(0xc0ff_ee42);
+pub(crate) const CLUSTER: ClusterId = ClusterId(0xc0ff_ee42);
 
 /// Far more than anything here takes; only a hang reaches it.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-pub fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     Authority::create(CLUSTER, "test", 30).unwrap()
 }
 
-pub fn credentials(authority: &Authority, issued: &IssuedCertificate) -> Credentials {
+pub(crate) fn credentials(authority: &Authority, issued: &IssuedCertificate) -> Credentials {
     let (ca, cert, key) = (authority.ca_pem(), &issued.cert_pem, &issued.key_pem);
     Credentials::from_pem(ca.as_bytes(), cert.as_bytes(), key.as_bytes()).unwrap()
 }
 
-pub fn node_credentials(authority: &Authority, id: u64) -> Credentials {
-    credentials(authority, &authority.issue_node(&name(id), id, 30, &[]).unwrap())
+pub(crate) fn node_credentials(authority: &Authority, id: u64) -> Credentials {
+    credentials(
+        authority,
+        &authority.issue_node(&name(id), id, 30, &[]).unwrap(),
+    )
 }
 
-pub fn name(id: u64) -> String {
+pub(crate) fn name(id: u64) -> String {
     format!("n{id}")
 }
 
-pub fn hello(id: u64, boot_counter: u64) -> Hello {
+pub(crate) fn hello(id: u64, boot_counter: u64) -> Hello {
     Hello {
         cluster: CLUSTER,
         node: id,
@@ -45,34 +48,47 @@ pub fn hello(id: u64, boot_counter: u64) -> Hello {
     }
 }
 
-pub fn options(listen: SocketAddr) -> EndpointOptions {
+pub(crate) fn options(listen: SocketAddr) -> EndpointOptions {
     EndpointOptions::new(listen)
 }
 
-pub fn any_port() -> SocketAddr {
+pub(crate) fn any_port() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
 /// One transport and its events.
-pub struct Node {
-    pub id: u64,
-    pub endpoint: Endpoint,
-    pub events: mpsc::Receiver<NetEvent>,
+pub(crate) struct Node {
+    pub(crate) id: u64,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) events: mpsc::Receiver<NetEvent>,
 }
 
 impl Node {
-    pub fn start(credentials: &Credentials, id: u64, boot_counter: u64, listen: SocketAddr) -> Node {
+    pub(crate) fn start(
+        credentials: &Credentials,
+        id: u64,
+        boot_counter: u64,
+        listen: SocketAddr,
+    ) -> Node {
         Node::start_with(credentials, hello(id, boot_counter), options(listen))
     }
 
-    pub fn start_with(credentials: &Credentials, hello: Hello, options: EndpointOptions) -> Node {
+    pub(crate) fn start_with(
+        credentials: &Credentials,
+        hello: Hello,
+        options: EndpointOptions,
+    ) -> Node {
         let id = hello.node;
         let (endpoint, events) =
             Endpoint::bind(options, credentials.clone(), hello, Arc::new(AdmitAll)).unwrap();
-        Node { id, endpoint, events }
+        Node {
+            id,
+            endpoint,
+            events,
+        }
     }
 
-    pub fn address(&self) -> PeerAddress {
+    pub(crate) fn address(&self) -> PeerAddress {
         PeerAddress {
             id: self.id,
             name: name(self.id),
@@ -81,7 +97,7 @@ impl Node {
     }
 
     /// The next event for which `wanted` has an answer; the others are dropped.
-    pub async fn until<T>(&mut self, wanted: impl Fn(NetEvent) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, wanted: impl Fn(NetEvent) -> Option<T>) -> T {
         let search = async {
             loop {
                 let event = self.events.recv().await.expect("the endpoint lives");
@@ -90,10 +106,12 @@ impl Node {
                 }
             }
         };
-        tokio::time::timeout(DEADLINE, search).await.expect("the event comes in time")
+        tokio::time::timeout(DEADLINE, search)
+            .await
+            .expect("the event comes in time")
     }
 
-    pub async fn up(&mut self, peer: u64) -> Hello {
+    pub(crate) async fn up(&mut self, peer: u64) -> Hello {
         self.until(|event| match event {
             NetEvent::PeerUp { id, hello } if id == peer => Some(hello),
             _ => None,
@@ -101,7 +119,7 @@ impl Node {
         .await
     }
 
-    pub async fn down(&mut self, peer: u64) -> String {
+    pub(crate) async fn down(&mut self, peer: u64) -> String {
         self.until(|event| match event {
             NetEvent::PeerDown { id, reason } if id == peer => Some(reason),
             _ => None,
@@ -109,15 +127,20 @@ impl Node {
         .await
     }
 
-    pub async fn message(&mut self) -> (u64, Lane, Bytes) {
+    pub(crate) async fn message(&mut self) -> (u64, Lane, Bytes) {
         self.until(|event| match event {
-            NetEvent::Message { from, lane, payload, .. } => Some((from, lane, payload)),
+            NetEvent::Message {
+                from,
+                lane,
+                payload,
+                ..
+            } => Some((from, lane, payload)),
             _ => None,
         })
         .await
     }
 
-    pub async fn refused(&mut self) -> String {
+    pub(crate) async fn refused(&mut self) -> String {
         self.until(|event| match event {
             NetEvent::Refused { reason, .. } => Some(reason),
             _ => None,
@@ -125,13 +148,19 @@ impl Node {
         .await
     }
 
-    pub fn send(&self, peer: u64, lane: Lane, text: &str) -> Result<(), raft_net::SendError> {
-        self.endpoint.send(peer, lane, vec![Bytes::copy_from_slice(text.as_bytes())])
+    pub(crate) fn send(
+        &self,
+        peer: u64,
+        lane: Lane,
+        text: &str,
+    ) -> Result<(), raft_net::SendError> {
+        self.endpoint
+            .send(peer, lane, vec![Bytes::copy_from_slice(text.as_bytes())])
     }
 }
 
 /// Nodes 1 and 2, linked.
-pub async fn pair(authority: &Authority) -> (Node, Node) {
+pub(crate) async fn pair(authority: &Authority) -> (Node, Node) {
     let mut first = Node::start(&node_credentials(authority, 1), 1, 1, any_port());
     let mut second = Node::start(&node_credentials(authority, 2), 2, 1, any_port());
     introduce(&first, &second);
@@ -140,7 +169,7 @@ pub async fn pair(authority: &Authority) -> (Node, Node) {
     (first, second)
 }
 
-pub fn introduce(first: &Node, second: &Node) {
+pub(crate) fn introduce(first: &Node, second: &Node) {
     let both = vec![first.address(), second.address()];
     first.endpoint.set_peers(both.clone());
     second.endpoint.set_peers(both);
