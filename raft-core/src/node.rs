@@ -13,7 +13,7 @@ use crate::role::{Follower, Next, RoleState};
 use crate::{
     Config, ConfigError, Configuration, Entry, EntryId, Fetch, FetchPurpose, InitialState,
     LogIndex, NodeId, Persist, PersistId, Proposal, ProposeError, ReadError, ReadId, Ready, Reason,
-    SnapshotOutcome, Status, Storage, Term, TransferError,
+    Role, SnapshotOutcome, Status, Storage, Term, TransferError,
 };
 
 /// One member of a cluster.
@@ -236,6 +236,41 @@ impl<S: Storage> Node<S> {
         if let RoleState::Leader(leader) = &mut self.role {
             leader.on_peer_restarted(&mut self.core, peer);
         }
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.core.id()
+    }
+
+    /// What it is. This and the following are what a driver looks at every turn; [`Node::status`] has all of it.
+    pub fn role(&self) -> Role {
+        self.role.role()
+    }
+
+    /// Its term.
+    pub fn term(&self) -> Term {
+        self.core.term()
+    }
+
+    /// The leader it knows; itself if it leads.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.role.leader(self.core.id())
+    }
+
+    /// Entries up to here are committed.
+    pub fn commit_index(&self) -> LogIndex {
+        self.core.log.committed()
+    }
+
+    /// Entries up to here are durable on this node.
+    pub fn persisted_index(&self) -> LogIndex {
+        self.core.log.persisted()
+    }
+
+    /// The configuration in force.
+    pub fn configuration(&self) -> &Configuration {
+        self.core.membership.current()
     }
 
     /// A plain view of this node.
