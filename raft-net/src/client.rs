@@ -222,10 +222,16 @@ fn server_identity(
 fn connect_error(error: quinn::ConnectionError) -> ConnectError {
     match error {
         // Found by our own TLS: the server's certificate.
-        quinn::ConnectionError::TransportError(error) => ConnectError::BadServer {
-            reason: CloseReason::from(quinn::ConnectionError::from(error)).reason,
+        quinn::ConnectionError::TransportError(_) => ConnectError::BadServer {
+            reason: CloseReason::from(error).reason,
         },
-        other => lost_or_rejected(other.into()),
+        quinn::ConnectionError::VersionMismatch
+        | quinn::ConnectionError::ConnectionClosed(_)
+        | quinn::ConnectionError::ApplicationClosed(_)
+        | quinn::ConnectionError::Reset
+        | quinn::ConnectionError::TimedOut
+        | quinn::ConnectionError::LocallyClosed
+        | quinn::ConnectionError::CidsExhausted => lost_or_rejected(error.into()),
     }
 }
 

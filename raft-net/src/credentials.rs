@@ -230,30 +230,25 @@ fn malformed(what: &'static str, reason: impl ToString) -> CredentialError {
     }
 }
 
+fn file_error(path: &Path, error: &io::Error) -> CredentialError {
+    let path = path.to_owned();
+    if error.kind() == io::ErrorKind::NotFound {
+        return CredentialError::Missing { path };
+    }
+    CredentialError::Unreadable {
+        path,
+        reason: error.to_string(),
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
-    fs::read(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => CredentialError::Missing {
-            path: path.to_owned(),
-        },
-        _ => CredentialError::Unreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        },
-    })
+    fs::read(path).map_err(|error| file_error(path, &error))
 }
 
 #[cfg(unix)]
 fn check_permissions(key: &Path) -> Result<(), CredentialError> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = fs::metadata(key).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => CredentialError::Missing {
-            path: key.to_owned(),
-        },
-        _ => CredentialError::Unreadable {
-            path: key.to_owned(),
-            reason: error.to_string(),
-        },
-    })?;
+    let metadata = fs::metadata(key).map_err(|error| file_error(key, &error))?;
     match metadata.permissions().mode() & 0o7777 {
         mode if mode & 0o077 != 0 => Err(CredentialError::WidePermissions {
             path: key.to_owned(),

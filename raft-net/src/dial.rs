@@ -97,10 +97,7 @@ async fn dial(
     let connecting = shared
         .quinn
         .connect_with(config, remote, &node_dns_name(&target.name));
-    let mut connecting = connecting.map_err(|error| match error {
-        quinn::ConnectError::EndpointStopping => HandshakeError::Stopping,
-        other => HandshakeError::Address(format!("{}: {other}", target.address)),
-    })?;
+    let mut connecting = connecting.map_err(|error| dial_error(&target.address, error))?;
     let answer_timeout = if patient {
         shared.options.handshake_timeout
     } else {
@@ -119,6 +116,13 @@ async fn dial(
         Ok(connection) => Ok(connection?),
         Err(_) => Err(HandshakeError::TimedOut),
     }
+}
+
+fn dial_error(address: &str, error: quinn::ConnectError) -> HandshakeError {
+    if error == quinn::ConnectError::EndpointStopping {
+        return HandshakeError::Stopping;
+    }
+    HandshakeError::Address(format!("{address}: {error}"))
 }
 
 /// The first address of `address` that our socket can reach.

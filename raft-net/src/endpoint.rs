@@ -299,16 +299,18 @@ impl Drop for Endpoint {
 
 /// Certificate and hello must speak of the same node, or every peer would refuse us.
 fn check_own_identity(credentials: &Credentials, local: &Hello) -> Result<(), BindError> {
-    match credentials.identity() {
-        Identity::Node { cluster, id, .. } if *cluster == local.cluster && *id == local.node => {
-            Ok(())
-        }
-        other => Err(BindError::Identity {
-            node: local.node,
-            cluster: local.cluster.0,
-            identity: other.clone(),
-        }),
+    let identity = credentials.identity();
+    if let Identity::Node { cluster, id, .. } = identity
+        && *cluster == local.cluster
+        && *id == local.node
+    {
+        return Ok(());
     }
+    Err(BindError::Identity {
+        node: local.node,
+        cluster: local.cluster.0,
+        identity: identity.clone(),
+    })
 }
 
 fn open(

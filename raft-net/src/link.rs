@@ -205,7 +205,7 @@ async fn open_lanes(link: &Arc<Link>, tasks: &mut JoinSet<()>) -> Result<(), Clo
         let mut stream = link.connection.open_uni().await?;
         stream
             .set_priority(lane.priority())
-            .map_err(|error| quinn::WriteError::from(error))?;
+            .map_err(quinn::WriteError::from)?;
         stream.write_all(&[lane.tag()]).await?;
         let link = link.clone();
         tasks.spawn(async move {

@@ -261,7 +261,8 @@ fn derived_prk(credentials: &Credentials) -> hkdf::Prk {
         .extract(credentials.key().secret_der())
 }
 
-#[cfg(all(test, feature = "pki"))]
+#[cfg(test)]
+#[cfg(feature = "pki")]
 mod tests {
     use rustls::HandshakeKind;
     use rustls_pki_types::ServerName;

@@ -1,5 +1,11 @@
 //! Bytes from a peer or a stranger that no correct node would send.
 
+#![allow(clippy::unwrap_used, reason = "a failed test may panic anywhere")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "tests look for one event among all"
+)]
+
 mod common;
 #[path = "common/stranger.rs"]
 mod stranger;

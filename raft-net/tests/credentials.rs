@@ -1,5 +1,11 @@
 //! What is wrong with credentials is found when they are loaded.
 
+#![allow(clippy::unwrap_used, reason = "a failed test may panic anywhere")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "tests look for one event among all"
+)]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,11 @@
 //! Links between nodes: messages, restarts, cuts, incarnations, snapshots.
 
+#![allow(clippy::unwrap_used, reason = "a failed test may panic anywhere")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "tests look for one event among all"
+)]
+
 mod common;
 
 use std::net::SocketAddr;
