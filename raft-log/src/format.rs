@@ -193,7 +193,7 @@ pub(crate) fn stored_bytes(payload_bytes: u64) -> u64 {
 /// will lie, which grows with each record.
 #[must_use]
 pub(crate) fn records_end(segment_bytes: u64, count: u64) -> u64 {
-    let seal = SEAL_FOOTER_BYTES + count.saturating_mul(SEAL_LINE_BYTES);
+    let seal = count.saturating_mul(SEAL_LINE_BYTES).saturating_add(SEAL_FOOTER_BYTES);
     segment_bytes.saturating_sub(seal) / SEAL_PAGE_BYTES * SEAL_PAGE_BYTES
 }
 
@@ -581,3 +581,6 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
+
+#[cfg(test)]
+mod tests;

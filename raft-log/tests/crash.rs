@@ -1,5 +1,7 @@
 //! Crashes at every storage call, with every or many mixes of what was not synced.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::time::Instant;
@@ -79,6 +81,17 @@ fn check(fs: &SimFs, possible: &[Model], what: &str) {
         sketch(&model),
         possible.iter().map(sketch).collect::<Vec<_>>()
     );
+    // What was found must not be in memory only.
+    let fork = fs.fork();
+    fork.power_cut_with(&mut |_| false, &mut |_| UnitFate::Old);
+    match recovered(&fork, &options) {
+        Ok((_, again)) => assert_eq!(
+            sketch(&again),
+            sketch(&model),
+            "{what}: after losing what was not synced"
+        ),
+        Err(error) => panic!("{what}: does not open after losing what was not synced: {error}"),
+    }
     // The same size as the entries of the script, so that leftovers lie where a record would.
     let (index, term) = (model.last_index() + 1, model.last_term().max(1));
     let payload = support::payload(index, term, 99, 1500);

@@ -1,5 +1,10 @@
 //! A log under test beside a model of what it must hold.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses another part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses another part"
+)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -310,10 +315,7 @@ fn apply(wal: &mut Wal<SimFs>, model: &Model, step: &Step, salt: u64) -> Result<
 }
 
 pub fn stopped(error: &WalError) -> bool {
-    match error {
-        WalError::Io(fault) => is_stopped(&fault.source),
-        _ => false,
-    }
+    matches!(error, WalError::Io(fault) if is_stopped(&fault.source))
 }
 
 /// Opens the log and says what it holds.
