@@ -1,0 +1,512 @@
+//! Several nodes in one thread, with everything that happens between them in the hands of the test: which message arrives
+//! and when, which write reaches the disk and when, and what a crash leaves behind.
+
+#![allow(dead_code, reason = "each test file uses its own part of the harness")]
+
+pub(crate) mod safety;
+pub(crate) mod script;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use raft_core::{
+    Config, Configuration, Entry, EntryId, Envelope, Event, Fetch, HardState, LogIndex,
+    MemoryStorage, Node, NodeId, Persist, PersistId, Proposal, ProposeError, ReadId, ReadState,
+    Ready, Rejected, Role, Status, Term,
+};
+
+use self::safety::Safety;
+
+/// One member: its node while it lives, and its disk.
+pub(crate) struct Member {
+    pub(crate) config: Config,
+    /// None while it is down.
+    pub(crate) node: Option<Node<MemoryStorage>>,
+    /// What survives a crash; while the node lives, its storage is the disk.
+    pub(crate) disk: MemoryStorage,
+    /// Handed out, not yet on disk.
+    pub(crate) writes: VecDeque<Persist>,
+    /// Messages that wait for a write.
+    pub(crate) waiting: VecDeque<(PersistId, Envelope)>,
+    /// Entries the state machine has applied since its last snapshot or start.
+    pub(crate) applied: Vec<Entry>,
+    pub(crate) fetches: Vec<Fetch>,
+    pub(crate) read_states: Vec<ReadState>,
+    pub(crate) read_failures: Vec<ReadId>,
+    /// Committed entries are kept back instead of applied.
+    pub(crate) holds_apply: bool,
+    pub(crate) to_apply: Vec<Entry>,
+}
+
+/// The cluster.
+pub(crate) struct Cluster {
+    pub(crate) members: BTreeMap<NodeId, Member>,
+    /// Messages on their way.
+    pub(crate) bag: Vec<Envelope>,
+    /// Nodes whose messages are lost, both ways.
+    pub(crate) isolated: BTreeSet<NodeId>,
+    /// One line per thing that happened.
+    pub(crate) transcript: Vec<String>,
+    pub(crate) safety: Safety,
+    lives: u64,
+}
+
+pub(crate) fn id(id: u64) -> NodeId {
+    NodeId(id)
+}
+
+pub(crate) fn index(index: u64) -> LogIndex {
+    LogIndex(index)
+}
+
+pub(crate) fn entry_id(index: u64, term: u64) -> EntryId {
+    EntryId {
+        index: LogIndex(index),
+        term: Term(term),
+    }
+}
+
+/// A command with a payload that shows in transcripts.
+pub(crate) fn command(index: u64, term: u64, payload: &str) -> Entry {
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    let checksum = checksum(&payload);
+    let kind = raft_core::EntryKind::Command;
+    Entry {
+        index: LogIndex(index),
+        term: Term(term),
+        kind,
+        payload,
+        checksum,
+    }
+}
+
+/// Any checksum will do: the core only carries it.
+pub(crate) fn checksum(payload: &[u8]) -> u32 {
+    payload.iter().map(|byte| u32::from(*byte) + 1).sum()
+}
+
+pub(crate) fn proposal(payload: &str) -> Proposal {
+    Proposal {
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        checksum: checksum(payload.as_bytes()),
+    }
+}
+
+impl Cluster {
+    /// A cluster of voters `1..=count`, nobody started yet.
+    pub(crate) fn new(count: u64) -> Cluster {
+        Cluster::with_configuration(Configuration::new((1..=count).map(NodeId)))
+    }
+
+    pub(crate) fn with_configuration(configuration: Configuration) -> Cluster {
+        let mut cluster = Cluster {
+            members: BTreeMap::new(),
+            bag: Vec::new(),
+            isolated: BTreeSet::new(),
+            transcript: Vec::new(),
+            safety: Safety::default(),
+            lives: 0,
+        };
+        for member in configuration.members() {
+            cluster.add(member, configuration.clone());
+        }
+        cluster
+    }
+
+    /// Adds a member that was founded with `configuration`.
+    pub(crate) fn add(&mut self, id: NodeId, configuration: Configuration) {
+        let member = Member {
+            config: Config::new(id, id.0),
+            node: None,
+            disk: MemoryStorage::with_configuration(configuration),
+            writes: VecDeque::new(),
+            waiting: VecDeque::new(),
+            applied: Vec::new(),
+            fetches: Vec::new(),
+            read_states: Vec::new(),
+            read_failures: Vec::new(),
+            holds_apply: false,
+            to_apply: Vec::new(),
+        };
+        self.members.insert(id, member);
+    }
+
+    /// Changes the options of all members that are not started yet.
+    pub(crate) fn configure(&mut self, change: impl Fn(&mut Config)) {
+        self.members
+            .values_mut()
+            .for_each(|member| change(&mut member.config));
+    }
+
+    pub(crate) fn start_all(&mut self) {
+        let ids: Vec<NodeId> = self.members.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.start(id));
+    }
+
+    /// Starts a node on its disk, if it is down.
+    pub(crate) fn start(&mut self, id: NodeId) {
+        self.lives += 1;
+        let seed = self.lives * 1000 + id.0;
+        let member = self.member(id);
+        if member.node.is_some() {
+            return;
+        }
+        let mut config = member.config.clone();
+        config.seed = seed;
+        let node = Node::new(config, member.disk.clone())
+            .expect("a disk that a node left behind is sound");
+        member.applied.clear();
+        member.node = Some(node);
+        self.pump(id);
+    }
+
+    /// Kills a node. Of its pending writes the first `kept` reach the disk; nobody is told.
+    pub(crate) fn crash(&mut self, id: NodeId, kept: usize) {
+        let member = self.member(id);
+        let Some(node) = member.node.take() else {
+            return;
+        };
+        member.disk = node.storage().clone();
+        for write in member.writes.iter().take(kept) {
+            member.disk.persist(write);
+        }
+        member.writes.clear();
+        member.waiting.clear();
+        member.to_apply.clear();
+        member.fetches.clear();
+        self.safety.on_crash(id);
+    }
+
+    pub(crate) fn is_up(&self, id: NodeId) -> bool {
+        self.members[&id].node.is_some()
+    }
+
+    pub(crate) fn member(&mut self, id: NodeId) -> &mut Member {
+        self.members.get_mut(&id).expect("a member of the test")
+    }
+
+    pub(crate) fn node(&mut self, id: NodeId) -> &mut Node<MemoryStorage> {
+        self.member(id).node.as_mut().expect("the node is up")
+    }
+
+    pub(crate) fn status(&self, id: NodeId) -> Status {
+        self.members[&id]
+            .node
+            .as_ref()
+            .expect("the node is up")
+            .status()
+    }
+
+    pub(crate) fn leaders(&self) -> Vec<NodeId> {
+        let up = self
+            .members
+            .iter()
+            .filter_map(|(id, member)| Some((*id, member.node.as_ref()?)));
+        up.filter(|(_, node)| node.status().role == Role::Leader)
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    fn say(&mut self, line: String) {
+        self.transcript.push(line);
+    }
+
+    /// Takes all output of a node and puts it where it belongs.
+    pub(crate) fn pump(&mut self, id: NodeId) {
+        while self.node(id).has_ready() {
+            let ready = self.node(id).ready();
+            assert!(
+                !ready.is_empty() || !self.node(id).has_ready(),
+                "{id} spins: ready without end"
+            );
+            self.take_ready(id, ready);
+        }
+        self.check(id);
+    }
+
+    fn check(&mut self, id: NodeId) {
+        let member = &self.members[&id];
+        let node = member.node.as_ref().expect("the node is up");
+        node.check_invariants();
+        self.safety.observe(id, node, &member.disk);
+    }
+
+    fn take_ready(&mut self, id: NodeId, ready: Ready) {
+        for event in &ready.events {
+            self.say(format!("{id}: {event}"));
+            if let Event::RoleChanged {
+                to: Role::Leader,
+                term,
+                ..
+            } = event
+            {
+                self.safety.on_leader(id, *term);
+            }
+        }
+        if let Some(persist) = ready.persist {
+            self.say(format!("{id} writes {persist}"));
+            self.member(id).writes.push_back(persist);
+        }
+        for envelope in ready.messages {
+            self.say(envelope.to_string());
+            self.bag.push(envelope);
+        }
+        for envelope in ready.messages_after_sync {
+            self.say(format!("{envelope} after {}", ready.after_sync));
+            self.member(id)
+                .waiting
+                .push_back((ready.after_sync, envelope));
+        }
+        for fetch in ready.fetches {
+            self.say(format!("{id} fetches {fetch}"));
+            self.member(id).fetches.push(fetch);
+        }
+        for state in ready.read_states {
+            self.say(format!("{id} may read {state}"));
+            self.safety.on_read(id, state);
+            self.member(id).read_states.push(state);
+        }
+        for read in ready.read_failures {
+            self.say(format!("{id} fails {read}"));
+            self.safety.on_read_failed(id, read);
+            self.member(id).read_failures.push(read);
+        }
+        self.take_committed(id, ready.committed);
+    }
+
+    fn take_committed(&mut self, id: NodeId, committed: Vec<Entry>) {
+        self.member(id).to_apply.extend(committed);
+        if !self.member(id).holds_apply {
+            self.apply(id);
+        }
+    }
+
+    /// Applies what was kept back.
+    pub(crate) fn apply(&mut self, id: NodeId) {
+        let entries = std::mem::take(&mut self.member(id).to_apply);
+        let Some(last) = entries.last().map(|entry| entry.index) else {
+            return;
+        };
+        for entry in entries {
+            self.say(format!("{id} applies {entry}"));
+            self.safety.on_applied(id, &entry);
+            self.member(id).applied.push(entry);
+        }
+        self.node(id).on_applied(last);
+    }
+
+    /// The oldest pending write reaches the disk, and what waited for it leaves. Returns whether there was one.
+    pub(crate) fn sync(&mut self, id: NodeId) -> bool {
+        let Some(write) = self.member(id).writes.pop_front() else {
+            return false;
+        };
+        self.say(format!("{id} synced {}", write.id));
+        if let Some(snapshot) = &write.snapshot {
+            self.member(id).applied.clear();
+            self.member(id)
+                .to_apply
+                .retain(|entry| entry.index > snapshot.id.index);
+            self.safety.on_installed(id, snapshot.id);
+        }
+        let done = write.id;
+        let node = self.node(id);
+        node.storage_mut().persist(&write);
+        node.on_persisted(done);
+        self.release(id, done);
+        self.pump(id);
+        true
+    }
+
+    fn release(&mut self, id: NodeId, done: PersistId) {
+        let member = self.members.get_mut(&id).expect("a member of the test");
+        while member
+            .waiting
+            .front()
+            .is_some_and(|(after, _)| *after <= done)
+        {
+            let (_, envelope) = member.waiting.pop_front().expect("just seen");
+            self.safety.on_promise_released(
+                &envelope,
+                &member
+                    .node
+                    .as_ref()
+                    .expect("the node is up")
+                    .storage()
+                    .clone(),
+            );
+            self.bag.push(envelope);
+        }
+    }
+
+    pub(crate) fn sync_all_of(&mut self, id: NodeId) {
+        while self.sync(id) {}
+    }
+
+    /// Delivers one message, unless its receiver is down or cut off.
+    pub(crate) fn deliver(&mut self, envelope: Envelope) -> Result<(), Rejected> {
+        let (from, to) = (envelope.from, envelope.to);
+        let is_cut = self.isolated.contains(&from) || self.isolated.contains(&to);
+        if is_cut
+            || self
+                .members
+                .get(&to)
+                .is_none_or(|member| member.node.is_none())
+        {
+            return Ok(());
+        }
+        let shown = envelope.to_string();
+        let result = self.node(to).step(envelope);
+        if let Err(rejected) = result {
+            self.say(format!("{to} rejects {shown}: {rejected}"));
+        }
+        self.pump(to);
+        result
+    }
+
+    /// Takes the messages out of the bag that match, oldest first.
+    pub(crate) fn take(&mut self, matches: impl Fn(&Envelope) -> bool) -> Vec<Envelope> {
+        let (taken, kept) = std::mem::take(&mut self.bag).into_iter().partition(matches);
+        self.bag = kept;
+        taken
+    }
+
+    pub(crate) fn deliver_matching(&mut self, matches: impl Fn(&Envelope) -> bool) -> usize {
+        let taken = self.take(matches);
+        let count = taken.len();
+        for envelope in taken {
+            self.deliver(envelope).ok();
+        }
+        count
+    }
+
+    /// Syncs and delivers everything until nothing is left to do. Snapshots arrive.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..SETTLE_ROUNDS_MAX {
+            let mut progress = false;
+            let up: Vec<NodeId> = self
+                .members
+                .keys()
+                .copied()
+                .filter(|id| self.is_up(*id))
+                .collect();
+            for id in up {
+                while self.sync(id) {
+                    progress = true;
+                }
+                progress |= self.serve_fetches(id);
+            }
+            progress |= self.deliver_matching(|_| true) > 0;
+            if !progress {
+                return;
+            }
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    /// Reads what the node asked for. Returns whether it asked.
+    pub(crate) fn serve_fetches(&mut self, id: NodeId) -> bool {
+        let fetches = std::mem::take(&mut self.member(id).fetches);
+        let any = !fetches.is_empty();
+        for fetch in fetches {
+            let node = self.node(id);
+            match node.storage().read(fetch.range.clone(), fetch.max_bytes) {
+                Ok(entries) => node.on_fetched(fetch, entries),
+                Err(_) => node.on_fetch_failed(fetch),
+            }
+            self.pump(id);
+        }
+        any
+    }
+
+    pub(crate) fn tick(&mut self, id: NodeId) {
+        self.node(id).tick();
+        self.pump(id);
+    }
+
+    /// Lets everybody tick and everything arrive, `count` times.
+    pub(crate) fn run(&mut self, count: u32) {
+        for _ in 0..count {
+            let up: Vec<NodeId> = self
+                .members
+                .keys()
+                .copied()
+                .filter(|id| self.is_up(*id))
+                .collect();
+            up.into_iter().for_each(|id| self.tick(id));
+            self.settle();
+        }
+    }
+
+    pub(crate) fn campaign(&mut self, id: NodeId) {
+        self.node(id).campaign();
+        self.pump(id);
+    }
+
+    /// Makes `id` leader with everybody's help.
+    pub(crate) fn elect(&mut self, id: NodeId) {
+        self.campaign(id);
+        self.settle();
+        assert_eq!(self.leaders(), [id], "{}", self.transcript.join("\n"));
+    }
+
+    pub(crate) fn propose(
+        &mut self,
+        id: NodeId,
+        payloads: &[&str],
+    ) -> Result<EntryId, ProposeError> {
+        let proposals = payloads.iter().map(|payload| proposal(payload)).collect();
+        let result = self.node(id).propose(proposals);
+        self.pump(id);
+        result
+    }
+
+    pub(crate) fn read(&mut self, id: NodeId, read: u64) -> Result<(), raft_core::ReadError> {
+        self.safety.on_read_asked(id, ReadId(read));
+        let result = self.node(id).read_index(ReadId(read));
+        self.pump(id);
+        result
+    }
+
+    /// Notes a snapshot of everything applied and drops the log up to there.
+    pub(crate) fn compact(&mut self, id: NodeId, through: u64) {
+        let storage = self.node(id).storage_mut();
+        storage.take_snapshot(LogIndex(through));
+        storage.purge(LogIndex(through));
+        self.check(id);
+    }
+
+    /// The whole log as `index@term` of what node and disk hold.
+    pub(crate) fn log_of(&self, id: NodeId) -> Vec<EntryId> {
+        let member = &self.members[&id];
+        let storage = member
+            .node
+            .as_ref()
+            .map_or(&member.disk, |node| node.storage());
+        let mut log: Vec<EntryId> = storage.stored().map(Entry::id).collect();
+        for write in &member.writes {
+            if let Some(first) = write.entries.first() {
+                log.retain(|entry| entry.index < first.index);
+            }
+            if write.snapshot.is_some() {
+                log.clear();
+            }
+            log.extend(write.entries.iter().map(Entry::id));
+        }
+        log
+    }
+
+    /// Puts a log of commands with these terms on a disk, before the node is started.
+    pub(crate) fn set_log(&mut self, id: NodeId, terms: &[u64], hard_state: HardState) {
+        let entries: Vec<Entry> = (1..)
+            .zip(terms)
+            .map(|(index, term)| command(index, *term, &format!("t{term}")))
+            .collect();
+        self.safety.on_given(&entries);
+        let disk = &mut self.member(id).disk;
+        disk.append(&entries);
+        disk.set_hard_state(hard_state);
+    }
+}
+
+/// Far above what any script needs; a livelock must end the test.
+const SETTLE_ROUNDS_MAX: usize = 10_000;

@@ -1,0 +1,207 @@
+//! What must hold of the whole cluster after every step (thesis, figure 3.2), checked from what the nodes show and say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raft_core::{
+    AppendResponse, Entry, EntryId, Envelope, LogIndex, MemoryStorage, Message, Node, NodeId,
+    ReadId, ReadState, Role, Storage, Term, VoteResponse,
+};
+
+/// Everything that was ever seen and must never be contradicted.
+#[derive(Default)]
+pub(crate) struct Safety {
+    /// At most one leader per term.
+    leaders: BTreeMap<Term, NodeId>,
+    /// Log matching: what precedes an entry is the same in every log that holds it.
+    predecessors: BTreeMap<EntryKey, EntryKey>,
+    payloads: BTreeMap<EntryKey, Vec<u8>>,
+    /// Committed entries never change.
+    committed: BTreeMap<LogIndex, (Term, Vec<u8>)>,
+    highest_commit: LogIndex,
+    /// How far each state machine is, for gaps and repetitions.
+    applied: BTreeMap<NodeId, LogIndex>,
+    /// What was committed anywhere when a read was asked for.
+    reads: BTreeMap<(NodeId, ReadId), LogIndex>,
+    /// A vote that left is never given to another in the same term.
+    votes: BTreeMap<(NodeId, Term), NodeId>,
+    terms: BTreeMap<NodeId, Term>,
+    roles: BTreeSet<(NodeId, Term)>,
+}
+
+type EntryKey = (LogIndex, Term);
+
+fn key(id: EntryId) -> EntryKey {
+    (id.index, id.term)
+}
+
+impl Safety {
+    pub(crate) fn on_leader(&mut self, id: NodeId, term: Term) {
+        let leader = *self.leaders.entry(term).or_insert(id);
+        assert_eq!(leader, id, "two leaders of term {term}");
+    }
+
+    pub(crate) fn on_crash(&mut self, id: NodeId) {
+        self.terms.remove(&id);
+        self.applied.remove(&id);
+        self.reads.retain(|(reader, _), _| *reader != id);
+    }
+
+    /// Entries that the test itself put on a disk.
+    pub(crate) fn on_given(&mut self, _entries: &[Entry]) {}
+
+    pub(crate) fn on_applied(&mut self, id: NodeId, entry: &Entry) {
+        let content = (entry.term, entry.payload.to_vec());
+        let committed = self
+            .committed
+            .entry(entry.index)
+            .or_insert_with(|| content.clone());
+        assert_eq!(
+            *committed, content,
+            "{id} applies another entry at {}",
+            entry.index
+        );
+        self.highest_commit = self.highest_commit.max(entry.index);
+        if let Some(before) = self.applied.insert(id, entry.index) {
+            assert_eq!(before.next(), entry.index, "{id} applies out of order");
+        }
+    }
+
+    pub(crate) fn on_installed(&mut self, id: NodeId, snapshot: EntryId) {
+        self.check_committed(id, snapshot);
+        let before = self.applied.insert(id, snapshot.index);
+        assert!(
+            before.is_none_or(|before| before < snapshot.index),
+            "{id} went back to {snapshot}"
+        );
+    }
+
+    /// A snapshot or a commit index of a node names an entry as committed.
+    fn check_committed(&mut self, id: NodeId, entry: EntryId) {
+        if let Some((term, _)) = self.committed.get(&entry.index) {
+            assert_eq!(
+                *term, entry.term,
+                "{id} has another entry as committed at {}",
+                entry.index
+            );
+        }
+    }
+
+    pub(crate) fn on_read_asked(&mut self, id: NodeId, read: ReadId) {
+        self.reads.insert((id, read), self.highest_commit);
+    }
+
+    pub(crate) fn on_read_failed(&mut self, id: NodeId, read: ReadId) {
+        self.reads.remove(&(id, read));
+    }
+
+    /// No answer below what was committed when the read began.
+    pub(crate) fn on_read(&mut self, id: NodeId, state: ReadState) {
+        if let Some(needed) = self.reads.remove(&(id, state.id)) {
+            assert!(
+                state.index >= needed,
+                "{id} may read {state}, but {needed} was committed before it asked"
+            );
+        }
+    }
+
+    /// A message that waited for the disk leaves: the disk must hold what it promises.
+    pub(crate) fn on_promise_released(&mut self, envelope: &Envelope, disk: &MemoryStorage) {
+        let (from, term) = (envelope.from, envelope.term);
+        assert!(
+            disk.hard_state().term >= term,
+            "{envelope} shows a term that is not on disk"
+        );
+        match &envelope.message {
+            Message::VoteResponse(VoteResponse { granted: true }) => {
+                let vote = *self.votes.entry((from, term)).or_insert(envelope.to);
+                assert_eq!(vote, envelope.to, "{from} voted twice in term {term}");
+            }
+            Message::Vote(_) => {
+                let vote = *self.votes.entry((from, term)).or_insert(from);
+                assert_eq!(vote, from, "{from} voted twice in term {term}");
+            }
+            Message::AppendResponse(AppendResponse::Accepted { matched }) => {
+                assert!(
+                    disk.last_index() >= *matched,
+                    "{envelope}, but the disk ends at {}",
+                    disk.last_index()
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks at a node after a step.
+    pub(crate) fn observe(
+        &mut self,
+        id: NodeId,
+        node: &Node<MemoryStorage>,
+        _disk: &MemoryStorage,
+    ) {
+        let status = node.status();
+        if let Some(before) = self.terms.insert(id, status.term) {
+            assert!(
+                status.term >= before,
+                "the term of {id} fell from {before} to {}",
+                status.term
+            );
+        }
+        self.observe_log(node);
+        if let Ok(term) = node.storage().term(status.commit) {
+            if status.commit <= status.persisted {
+                self.check_committed(
+                    id,
+                    EntryId {
+                        index: status.commit,
+                        term,
+                    },
+                );
+            }
+        }
+        self.highest_commit = self.highest_commit.max(status.commit);
+        if status.role == Role::Leader && self.roles.insert((id, status.term)) {
+            self.check_leader_completeness(id, node);
+        }
+    }
+
+    /// Log matching over everything durable.
+    fn observe_log(&mut self, node: &Node<MemoryStorage>) {
+        let storage = node.storage();
+        let floor = storage.first_index().prev();
+        let Ok(floor_term) = storage.term(floor) else {
+            return;
+        };
+        let mut before = (floor, floor_term);
+        for entry in storage.stored() {
+            let key = key(entry.id());
+            let known = *self.predecessors.entry(key).or_insert(before);
+            assert_eq!(
+                known,
+                before,
+                "logs that hold {} differ before it",
+                entry.id()
+            );
+            let payload = self
+                .payloads
+                .entry(key)
+                .or_insert_with(|| entry.payload.to_vec());
+            assert_eq!(*payload, entry.payload, "two entries are {}", entry.id());
+            before = key;
+        }
+    }
+
+    /// A new leader holds everything that was ever committed.
+    fn check_leader_completeness(&mut self, id: NodeId, node: &Node<MemoryStorage>) {
+        let floor = node.storage().first_index().prev();
+        for (index, (term, _)) in &self.committed {
+            if *index > floor {
+                let held = node.storage().term(*index).ok();
+                assert_eq!(
+                    held,
+                    Some(*term),
+                    "leader {id} lacks committed {index}@{term}"
+                );
+            }
+        }
+    }
+}

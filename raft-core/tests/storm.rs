@@ -1,0 +1,360 @@
+//! Random storms: messages are lost, repeated, reordered and delayed, writes reach the disk late, nodes crash with some of
+//! their writes done; what must hold of the cluster is checked after every step.
+//!
+//! `RAFT_STORM_SEEDS=10000` runs more of them, `RAFT_STORM_SEED=17` one again.
+
+mod harness;
+
+use harness::Cluster;
+use raft_core::{Configuration, LogIndex, NodeId, SnapshotOutcome, Storage};
+
+/// What the storm does next is drawn from this, and from nothing else.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.roll(100) < percent
+    }
+}
+
+struct Storm {
+    cluster: Cluster,
+    dice: Dice,
+    ids: Vec<NodeId>,
+    proposals: u64,
+    reads: u64,
+    /// From 0, where messages arrive in order, to 3.
+    roughness: u64,
+    /// How often each of [`SIGNS`] was seen.
+    seen: [u64; SIGNS.len()],
+}
+
+/// Lines that a storm must bring about now and then, or it tests less than it seems to.
+const SIGNS: [&str; 12] = [
+    "-> leader",
+    "quorum lost",
+    "truncates from",
+    "installs snapshot",
+    "may read",
+    "fails r",
+    "hands over to",
+    ": transfer",
+    "fetches",
+    "rejected",
+    "is alive",
+    " applies ",
+];
+
+impl Storm {
+    fn new(seed: u64, configuration: Configuration) -> Storm {
+        let mut dice = Dice(seed);
+        let mut cluster = Cluster::with_configuration(configuration);
+        let (pre_vote, check_quorum) = (dice.chance(80), dice.chance(80));
+        let (inflight, append_bytes) = (1 + dice.roll(6) as usize, 1 + dice.roll(300));
+        cluster.configure(|config| {
+            config.election_timeout_ticks = 5;
+            config.pre_vote = pre_vote;
+            config.check_quorum = check_quorum;
+            config.max_inflight_appends = inflight;
+            config.max_append_bytes = append_bytes;
+            config.max_apply_bytes = 100;
+        });
+        cluster.start_all();
+        let ids = cluster.members.keys().copied().collect();
+        Storm {
+            cluster,
+            dice,
+            ids,
+            proposals: 0,
+            reads: 0,
+            roughness: 0,
+            seen: [0; SIGNS.len()],
+        }
+    }
+
+    fn any(&mut self) -> NodeId {
+        self.ids[self.dice.roll(self.ids.len() as u64) as usize]
+    }
+
+    fn any_up(&mut self) -> Option<NodeId> {
+        let id = self.any();
+        self.cluster.is_up(id).then_some(id)
+    }
+
+    fn step(&mut self) {
+        match self.dice.roll(100) {
+            0..50 => self.deliver_some(),
+            50..67 => self.sync_one(),
+            67..80 => self.tick_one(),
+            80..88 => self.propose(),
+            88..91 => self.read(),
+            91..94 => self.serve(),
+            94..96 => self.compact(),
+            96 => self.crash_or_restart(),
+            97 => self.transfer_or_report(),
+            98 => self.isolate_or_heal(),
+            _ => self.roughness = self.dice.roll(4),
+        }
+        self.note_what_happened();
+    }
+
+    fn note_what_happened(&mut self) {
+        for line in self.cluster.transcript.drain(..) {
+            for (position, sign) in SIGNS.iter().enumerate() {
+                self.seen[position] += u64::from(line.contains(sign));
+            }
+        }
+    }
+
+    /// Any message of the bag may be next, may stay there to arrive again, or may be lost. How often depends on the
+    /// weather, so that there are times in which something is achieved and times in which it is endangered.
+    fn deliver_some(&mut self) {
+        for _ in 0..=self.dice.roll(4) {
+            let count = self.cluster.bag.len() as u64;
+            if count == 0 {
+                return;
+            }
+            let out_of_order = self.dice.chance(15 * self.roughness);
+            let position = if out_of_order {
+                self.dice.roll(count) as usize
+            } else {
+                0
+            };
+            let envelope = if self.dice.chance(4 * self.roughness) {
+                self.cluster.bag[position].clone()
+            } else {
+                self.cluster.bag.remove(position)
+            };
+            if !self.dice.chance(5 * self.roughness) {
+                self.cluster.deliver(envelope).ok();
+            }
+        }
+        // Very old messages are kept a while, but not for ever, or nothing else would arrive.
+        if self.cluster.bag.len() > BAG_MAX {
+            self.cluster.bag.drain(..BAG_MAX / 2);
+        }
+    }
+
+    fn sync_one(&mut self) {
+        if let Some(id) = self.any_up() {
+            self.cluster.sync(id);
+        }
+    }
+
+    fn tick_one(&mut self) {
+        if let Some(id) = self.any_up() {
+            for _ in 0..=self.dice.roll(1 + 2 * self.roughness) {
+                self.cluster.tick(id);
+            }
+        }
+    }
+
+    fn propose(&mut self) {
+        if let Some(id) = self.any_up() {
+            self.proposals += 1;
+            let payloads: Vec<String> = (0..=self.dice.roll(3))
+                .map(|n| format!("{}.{n}", self.proposals))
+                .collect();
+            let payloads: Vec<&str> = payloads.iter().map(String::as_str).collect();
+            self.cluster.propose(id, &payloads).ok();
+        }
+    }
+
+    fn read(&mut self) {
+        if let Some(id) = self.any_up() {
+            self.reads += 1;
+            self.cluster.read(id, self.reads).ok();
+        }
+    }
+
+    fn serve(&mut self) {
+        if let Some(id) = self.any_up() {
+            self.cluster.serve_fetches(id);
+            let last = self.cluster.node(id).storage().last_index();
+            let below = LogIndex(self.dice.roll(last.0 + 2));
+            self.cluster.node(id).storage_mut().evict_below(below);
+            self.cluster.pump(id);
+        }
+    }
+
+    /// Takes a snapshot of what is applied, and purges up to there or a little less.
+    fn compact(&mut self) {
+        let Some(id) = self.any_up() else { return };
+        let storage = self.cluster.node(id).storage().clone();
+        let status = self.cluster.status(id);
+        // What is applied but not yet on this disk must not go into a snapshot.
+        let at = status
+            .applied
+            .min(status.persisted)
+            .min(storage.last_index());
+        let newest = storage.snapshot().map_or(LogIndex(0), |meta| meta.id.index);
+        if at > newest && at >= storage.first_index() && self.cluster.member(id).writes.is_empty() {
+            let through = LogIndex(at.0 - self.dice.roll(2).min(at.0 - newest.0));
+            let node = self.cluster.node(id);
+            node.storage_mut().take_snapshot(at);
+            node.storage_mut().purge(through);
+            node.on_applied(status.applied);
+            self.cluster.pump(id);
+        }
+    }
+
+    fn crash_or_restart(&mut self) {
+        let id = self.any();
+        if self.cluster.is_up(id) && self.dice.chance(70) {
+            return;
+        }
+        if self.cluster.is_up(id) {
+            let pending = self.cluster.member(id).writes.len() as u64;
+            let kept = self.dice.roll(pending + 1) as usize;
+            self.cluster.crash(id, kept);
+        } else {
+            self.restart(id);
+        }
+    }
+
+    fn restart(&mut self, id: NodeId) {
+        self.cluster.start(id);
+        // The transport tells the others about the new life, sooner or later.
+        let up: Vec<NodeId> = self
+            .ids
+            .iter()
+            .copied()
+            .filter(|peer| self.cluster.is_up(*peer))
+            .collect();
+        for peer in up {
+            if self.dice.chance(50) {
+                self.cluster.node(peer).on_peer_restarted(id);
+                self.cluster.pump(peer);
+            }
+        }
+    }
+
+    fn transfer_or_report(&mut self) {
+        let (Some(id), peer) = (self.any_up(), self.any()) else {
+            return;
+        };
+        let roll = self.dice.roll(4);
+        let node = self.cluster.node(id);
+        match roll {
+            0 => drop(node.transfer_leader(None)),
+            1 => node.on_unreachable(peer),
+            2 => node.on_snapshot_sent(peer, SnapshotOutcome::Failed),
+            _ => node.on_snapshot_sent(peer, SnapshotOutcome::Delivered),
+        }
+        self.cluster.pump(id);
+    }
+
+    fn isolate_or_heal(&mut self) {
+        if self.dice.chance(30) {
+            let id = self.any();
+            self.cluster.isolated.insert(id);
+        } else {
+            self.cluster.isolated.clear();
+        }
+    }
+
+    /// The storm is over: the cluster must find a leader, commit, and agree.
+    fn calm_down(&mut self) {
+        self.cluster.isolated.clear();
+        for id in self.ids.clone() {
+            self.restart(id);
+            for peer in self.ids.clone() {
+                if self.cluster.is_up(id) {
+                    // No transfer is under way any more; the leader is to find out anew what everybody has.
+                    self.cluster
+                        .node(id)
+                        .on_snapshot_sent(peer, SnapshotOutcome::Failed);
+                    self.cluster.pump(id);
+                }
+            }
+        }
+        self.cluster.run(CALM_TICKS);
+        let leaders = self.cluster.leaders();
+        assert_eq!(
+            leaders.len(),
+            1,
+            "no single leader after the storm: {leaders:?}"
+        );
+        self.cluster
+            .propose(leaders[0], &["calm"])
+            .expect("the leader takes proposals");
+        self.cluster.run(30);
+        let statuses: Vec<_> = self.ids.iter().map(|id| self.cluster.status(*id)).collect();
+        for status in &statuses {
+            assert_eq!(
+                status.applied, statuses[0].last.index,
+                "{status} is behind {}",
+                statuses[0]
+            );
+            assert_eq!(
+                status.last, statuses[0].last,
+                "{status} differs from {}",
+                statuses[0]
+            );
+        }
+    }
+}
+
+/// Messages that are kept to arrive late.
+const BAG_MAX: usize = 100;
+/// Ample time for an election after the storm, at five ticks of election timeout.
+const CALM_TICKS: u32 = 100;
+const STEPS: u32 = 1_500;
+const DEFAULT_SEEDS: u64 = 200;
+
+fn run(seed: u64) -> [u64; SIGNS.len()] {
+    let voters = |count: u64| (1..=count).map(NodeId);
+    let mut configuration = Configuration::new(voters(if seed % 3 == 0 { 5 } else { 3 }));
+    // Every seventh cluster is in the middle of a change of members, and has a learner.
+    if seed % 7 == 0 {
+        configuration.voters_outgoing = [NodeId(1), NodeId(2), NodeId(6)].into();
+        configuration.learners = [NodeId(9)].into();
+    }
+    let mut storm = Storm::new(seed, configuration);
+    for _ in 0..STEPS {
+        storm.step();
+    }
+    storm.calm_down();
+    storm.seen
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn storms_never_break_safety_and_always_end_in_agreement() {
+    if let Some(seed) = setting("RAFT_STORM_SEED") {
+        println!("seed {seed}: {:?}", run(seed));
+        return;
+    }
+    let count = setting("RAFT_STORM_SEEDS").unwrap_or(DEFAULT_SEEDS);
+    println!("storms with seeds 0..{count}, {STEPS} steps each");
+    let mut seen = [0; SIGNS.len()];
+    for seed in 0..count {
+        match std::panic::catch_unwind(|| run(seed)) {
+            Ok(more) => seen
+                .iter_mut()
+                .zip(more)
+                .for_each(|(total, more)| *total += more),
+            Err(panic) => {
+                eprintln!("run again with RAFT_STORM_SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    for (sign, total) in SIGNS.iter().zip(seen) {
+        println!("{total:8} x {sign}");
+        assert!(total > 0, "no storm ever brought about: {sign}");
+    }
+}
