@@ -193,7 +193,9 @@ pub(crate) fn stored_bytes(payload_bytes: u64) -> u64 {
 /// will lie, which grows with each record.
 #[must_use]
 pub(crate) fn records_end(segment_bytes: u64, count: u64) -> u64 {
-    let seal = count.saturating_mul(SEAL_LINE_BYTES).saturating_add(SEAL_FOOTER_BYTES);
+    let seal = count
+        .saturating_mul(SEAL_LINE_BYTES)
+        .saturating_add(SEAL_FOOTER_BYTES);
     segment_bytes.saturating_sub(seal) / SEAL_PAGE_BYTES * SEAL_PAGE_BYTES
 }
 

@@ -200,6 +200,19 @@ impl Subject {
         }
     }
 
+    /// Does all steps; the first that fails ends it.
+    pub fn run_until_error(&mut self, script: &[Step]) -> Option<(Step, WalError)> {
+        for step in script {
+            self.salt += 1;
+            let wal = self.wal.as_mut().expect("opened before");
+            if let Err(error) = apply(wal, &self.acknowledged, step, self.salt) {
+                return Some((step.clone(), error));
+            }
+            self.acknowledged = self.outcomes(step).pop().unwrap();
+        }
+        None
+    }
+
     /// False if the machine stopped.
     fn step(&mut self, step: &Step) -> bool {
         self.salt += 1;
