@@ -9,6 +9,7 @@ use raft_net::{BindError, CredentialError};
 use crate::bundle::BundleError;
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
+use crate::join::JoinError;
 use crate::kv::DecodeError;
 
 /// How a run of `kvd` ends. The numbers are a promise to service managers and scripts.
@@ -322,6 +323,26 @@ impl From<IdentityError> for Failure {
             IdentityError::Write(TwinError::Io(ref fault)) => Failure::fault(fault),
             IdentityError::Write(_) => plain(ExitCode::StorageIo),
             IdentityError::Io {
+                ref file,
+                ref source,
+            } => Failure::storage(file, source),
+        }
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        let plain = |code| Failure::new(code, &error);
+        match error {
+            JoinError::Bundle(error) => error.into(),
+            JoinError::Credentials(error) => error.into(),
+            JoinError::OtherNode { .. } => plain(ExitCode::Configuration),
+            JoinError::Identity(error) => error.into(),
+            JoinError::Create(error) => error.into(),
+            JoinError::ForeignLog { ref dir } => plain(ExitCode::NoIdentity).in_file(dir),
+            JoinError::Open(error) => error.into(),
+            JoinError::Config(error) => error.into(),
+            JoinError::Io {
                 ref file,
                 ref source,
             } => Failure::storage(file, source),

@@ -18,11 +18,31 @@ pub mod wire;
 pub mod bundle;
 #[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
 pub mod exit;
 #[cfg(feature = "server")]
 pub mod identity;
+#[cfg(feature = "server")]
+pub mod join;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod names;
+
+#[cfg(feature = "server")]
+pub mod log_cache;
+#[cfg(feature = "server")]
+pub mod log_worker;
+#[cfg(feature = "server")]
+pub mod recover;
+#[cfg(feature = "server")]
+pub mod snapshots;
+
+#[cfg(all(feature = "server", kvd_lead))]
+pub mod driver;
+#[cfg(all(feature = "server", kvd_lead))]
+mod http;
+#[cfg(all(feature = "server", kvd_lead))]
+pub mod node;
