@@ -23,6 +23,16 @@ pub enum Report {
     CopyRewritten(Corruption),
 }
 
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Report::CopyRewritten(corruption) => {
+                write!(f, "one of two copies was damaged and is written anew: {corruption}")
+            }
+        }
+    }
+}
+
 /// A small file stored twice.
 #[derive(Debug)]
 pub struct TwinFile<F: Fs> {
