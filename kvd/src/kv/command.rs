@@ -19,7 +19,23 @@ pub const COMMAND_VERSION: u8 = 1;
 
 /// The most elements any list of a transaction may have; beyond it the bytes are malformed. The limit that a cluster
 /// applies is lower.
-pub const TXN_LIST_CEILING: usize = 1024;
+pub const TXN_LIST_CEILING: usize = 512;
+
+/// The most keys in one answer; more come in pages.
+pub const ANSWER_ITEMS_CEILING: usize = 1024;
+
+// An element is larger in memory than its shortest encoding. With these ceilings no decoder takes much more than eight
+// times its input plus 64 KiB in one piece, whoever made the input.
+const _: () = {
+    let budget_bytes = 64 << 10;
+    assert!(TXN_LIST_CEILING * size_of::<Op>() <= budget_bytes);
+    assert!(TXN_LIST_CEILING * size_of::<Compare>() <= budget_bytes);
+    assert!(TXN_LIST_CEILING * size_of::<OpResult>() <= budget_bytes);
+    // Five bytes is the shortest encoding of an item.
+    assert!(
+        ANSWER_ITEMS_CEILING * size_of::<KeyValue>() <= budget_bytes + 8 * 5 * ANSWER_ITEMS_CEILING
+    );
+};
 
 /// A set of keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -261,7 +277,7 @@ pub struct KeyValue {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RangeResult {
     /// What was found, in the order of the keys.
-    #[serde(deserialize_with = "vec_at_most::<_, _, { usize::MAX }>")]
+    #[serde(deserialize_with = "vec_at_most::<_, _, ANSWER_ITEMS_CEILING>")]
     pub items: Vec<KeyValue>,
     /// With `count_only` all keys that match; else the number of items.
     pub count: u64,
@@ -287,7 +303,7 @@ pub enum OpResult {
         /// How many.
         count: u64,
         /// What they held, if asked for.
-        #[serde(deserialize_with = "vec_at_most::<_, _, { usize::MAX }>")]
+        #[serde(deserialize_with = "vec_at_most::<_, _, ANSWER_ITEMS_CEILING>")]
         previous: Vec<KeyValue>,
     },
     /// What was read.

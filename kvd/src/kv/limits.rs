@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use super::command::{Command, KeyRange, Op, RangeQuery, TXN_LIST_CEILING, Test, Txn};
+use super::command::{
+    ANSWER_ITEMS_CEILING, Command, KeyRange, Op, RangeQuery, TXN_LIST_CEILING, Test, Txn,
+};
 
 /// Bounds of one command.
 ///
@@ -182,12 +184,15 @@ impl Default for StoreLimits {
     fn default() -> StoreLimits {
         StoreLimits {
             command: CommandLimits::CEILING,
-            answer_items: 4096,
+            answer_items: ANSWER_ITEMS_CEILING,
             answer_bytes: 1 << 20,
             sessions: SessionLimits::default(),
         }
     }
 }
+
+/// The widest window of a client: the most results kept for one session.
+pub const SESSION_RESULTS_CEILING: usize = 1024;
 
 /// Bounds of the session table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +204,7 @@ pub struct SessionLimits {
     pub kept_at_least_ms: u64,
     /// A session unused for this time is expired.
     pub idle_ms: u64,
-    /// Most results kept for one session, that is, the widest window of a client.
+    /// Most results kept for one session; at most [`SESSION_RESULTS_CEILING`].
     pub results: usize,
     /// Most bytes of results of one session; checked before a command runs, so one result may go beyond.
     pub result_bytes: usize,
@@ -213,7 +218,7 @@ impl Default for SessionLimits {
             count: 65_536,
             kept_at_least_ms: 60_000,
             idle_ms: 3_600_000,
-            results: 1024,
+            results: SESSION_RESULTS_CEILING,
             result_bytes: 4 << 20,
             total_result_bytes: 256 << 20,
         }

@@ -29,7 +29,7 @@ use super::auth::{Principal, PrincipalRef};
 use super::bounded::deque_at_most;
 use super::command::{CommandResult, OpResult};
 use super::envelope::{Envelope, SessionRef};
-use super::limits::SessionLimits;
+use super::limits::{SESSION_RESULTS_CEILING, SessionLimits};
 use super::map::CowMap;
 use super::store::ApplyRefusal;
 
@@ -45,7 +45,7 @@ pub(crate) struct Session {
     /// The client has done with everything below; results are kept from here on.
     pub(crate) done_below: u64,
     /// The results of `done_below..next`, in order.
-    #[serde(deserialize_with = "deque_at_most::<_, _, { usize::MAX }>")]
+    #[serde(deserialize_with = "deque_at_most::<_, _, SESSION_RESULTS_CEILING>")]
     pub(crate) kept: VecDeque<Kept>,
     /// Sum of the sizes of `kept`.
     pub(crate) kept_bytes: u64,
@@ -66,6 +66,8 @@ pub(crate) struct Kept {
     /// What it did.
     pub(crate) result: CommandResult,
 }
+
+const _: () = assert!(SESSION_RESULTS_CEILING * size_of::<Kept>() <= 64 << 10);
 
 impl Kept {
     /// About what this takes in memory, from contents alone so that all replicas agree.

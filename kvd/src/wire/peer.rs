@@ -9,7 +9,7 @@
 //! every record and hands out slices of the frame. The tail of a forwarded write is the client's command.
 
 use bytes::Bytes;
-use raft_core::{Entry, EntryKind, Envelope, LogIndex, Term, UnknownEntryKind};
+use raft_core::{Entry, EntryKind, Envelope, LogIndex, Message, Term, UnknownEntryKind};
 use raft_log::record::{self, RecordError, RecordHeader};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,33 @@ pub enum PeerMessage {
         /// The answer for the client.
         response: Response,
     },
+}
+
+impl PeerMessage {
+    /// Whether it must not wait behind data: what keeps leaders in office and elects them, and reads.
+    pub fn is_urgent(&self) -> bool {
+        let PeerMessage::Raft(envelope) = self else {
+            return false;
+        };
+        match envelope.message {
+            Message::PreVote(_)
+            | Message::PreVoteResponse(_)
+            | Message::Vote(_)
+            | Message::VoteResponse(_)
+            | Message::Heartbeat(_)
+            | Message::HeartbeatResponse(_)
+            | Message::ReadIndex(_)
+            | Message::ReadIndexResponse(_)
+            | Message::TimeoutNow => true,
+            Message::Append(_)
+            | Message::AppendResponse(_)
+            | Message::InstallSnapshot(_)
+            | Message::SnapshotResponse(_)
+            | Message::RepairAsk(_)
+            | Message::RepairAnswer(_)
+            | Message::Repairing(_) => false,
+        }
+    }
 }
 
 /// A client's write on its way to the leader; the fields are those of

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::client::MEMBERS_CEILING;
+use crate::kv::bounded::vec_at_most;
+
 /// The part a node plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -125,8 +128,10 @@ pub struct NodeStatus {
     /// On a leader: the newest entry each other node is known to hold.
     pub match_index: BTreeMap<String, u64>,
     /// Voters of the configuration in force.
+    #[serde(deserialize_with = "vec_at_most::<_, _, MEMBERS_CEILING>")]
     pub voters: Vec<String>,
     /// Learners of the configuration in force.
+    #[serde(deserialize_with = "vec_at_most::<_, _, MEMBERS_CEILING>")]
     pub learners: Vec<String>,
     /// Its storage.
     pub storage: StorageStatus,
