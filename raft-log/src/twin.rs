@@ -27,7 +27,10 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Report::CopyRewritten(corruption) => {
-                write!(f, "one of two copies was damaged and is written anew: {corruption}")
+                write!(
+                    f,
+                    "one of two copies was damaged and is written anew: {corruption}"
+                )
             }
         }
     }

@@ -464,3 +464,35 @@ fn append_refuses_a_payload_that_does_not_match_its_checksum() {
     append(wal, &[(1, 1, payload)]).unwrap();
     wal.sync().unwrap();
 }
+
+/// A later program was here: refused by its own error, whatever the rest looks like.
+#[test]
+fn newer_format_is_refused_by_name_and_not_as_corruption() {
+    let (fs, _) = ten_in_two_segments();
+    for file in files() {
+        for stride in [0, 4096, 8192] {
+            let mut bytes = fs.bytes(&file);
+            let Some(block) = bytes
+                .get_mut(stride..)
+                .filter(|block| block.starts_with(b"RLOG"))
+            else {
+                continue;
+            };
+            block[8] = 7;
+            let crc = crc32fast::hash(&block[..12]);
+            block[12..16].copy_from_slice(&crc.to_le_bytes());
+            block[16..60].fill(0x5a);
+            let fs = fs.fork();
+            fs.set_bytes(&file, &bytes);
+            let Err(OpenError::NewerFormat {
+                file: named,
+                found,
+                known,
+            }) = open(&fs, &small())
+            else {
+                panic!("{} at {stride}", file_name(&file))
+            };
+            assert_eq!((file_name(&named), found, known), (file_name(&file), 7, 1));
+        }
+    }
+}
