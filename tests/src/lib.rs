@@ -1,1 +1,10 @@
-//! Placeholder, replaced within the hour.
+//! How kvd is tested as a whole.
+//!
+//! - [`process`]: clusters of real `kvd` processes on loopback, driven through `kvctl`, HTTP and the client library.
+//!
+//! This crate is never published and is no part of a running system: a helper that finds something wrong panics with what it
+//! saw, because its callers are tests.
+
+#![forbid(unsafe_code)]
+
+pub mod process;

@@ -1,0 +1,318 @@
+//! Load through the client library: many clients in one thread, and an exact account of what was promised to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kvd::client::{Client, ClientError, ClientOptions};
+use kvd::kv::command::{Command, KeyRange, KeyValue, Op, OpResult, RangeQuery};
+use kvd::wire::client::Consistency;
+use raft_net::Credentials;
+use tokio::runtime::Runtime;
+use tokio::task::LocalSet;
+
+use super::cluster::Cluster;
+use super::wait::eventually;
+
+/// How long a write of the load is retried before its outcome is left open: longer than any fault of a test.
+const TIMEOUT: Duration = Duration::from_secs(40);
+
+/// What clients were told.
+#[derive(Clone, Debug, Default)]
+pub struct Acknowledged {
+    /// Keys whose write was answered, with the value.
+    pub written: BTreeMap<Bytes, Bytes>,
+    /// Keys whose write may have happened.
+    pub unknown: BTreeSet<Bytes>,
+    /// Keys whose write has definitely not happened, with the reason.
+    pub failed: BTreeMap<Bytes, String>,
+    /// Answered increments of the counter.
+    pub counted: u64,
+    /// Increments that may have happened.
+    pub counted_unknown: u64,
+}
+
+impl Acknowledged {
+    /// Adds what other clients were told.
+    pub fn merge(&mut self, other: Acknowledged) {
+        self.written.extend(other.written);
+        self.unknown.extend(other.unknown);
+        self.failed.extend(other.failed);
+        self.counted += other.counted;
+        self.counted_unknown += other.counted_unknown;
+    }
+
+    /// Compares with what the cluster holds.
+    ///
+    /// # Panics
+    /// Something answered is missing or different, or something that failed is there.
+    pub fn check(&self, held: &[KeyValue]) {
+        let held: BTreeMap<&Bytes, &KeyValue> = held.iter().map(|item| (&item.key, item)).collect();
+        for (key, value) in &self.written {
+            let found = held
+                .get(key)
+                .unwrap_or_else(|| panic!("acknowledged and missing: {key:?}"));
+            assert_eq!(
+                &found.value, value,
+                "acknowledged with another value: {key:?}"
+            );
+            assert_eq!(found.version, 1, "written more than once: {key:?}");
+        }
+        for (key, why) in &self.failed {
+            assert!(
+                !held.contains_key(key),
+                "said to have failed ({why}), and is there: {key:?}"
+            );
+        }
+    }
+}
+
+/// What the clients do over and over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Work {
+    /// Write a new key, named after this prefix, the client and a number.
+    Keys(String),
+    /// Add one to this key.
+    Count(String),
+}
+
+/// Clients at work in a thread of their own.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    thread: Option<JoinHandle<Acknowledged>>,
+}
+
+impl Load {
+    /// Clients that write new keys below a prefix.
+    #[must_use]
+    pub fn writing(cluster: &Cluster, clients: usize, prefix: &str) -> Load {
+        Load::start(cluster, clients, Work::Keys(prefix.to_owned()))
+    }
+
+    /// Clients that add one to a key.
+    #[must_use]
+    pub fn counting(cluster: &Cluster, clients: usize, key: &str) -> Load {
+        Load::start(cluster, clients, Work::Count(key.to_owned()))
+    }
+
+    fn start(cluster: &Cluster, clients: usize, work: Work) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let options = client_options(cluster, TIMEOUT);
+        let shared = (stop.clone(), answered.clone());
+        let thread = std::thread::spawn(move || {
+            let (stop, answered) = shared;
+            open_runtime()
+                .block_on(LocalSet::new().run_until(run(options, clients, work, stop, answered)))
+        });
+        Load {
+            stop,
+            answered,
+            thread: Some(thread),
+        }
+    }
+
+    /// Writes answered so far.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until this many more writes have been answered.
+    ///
+    /// # Panics
+    /// They are not within a minute.
+    pub fn wait_for_more(&self, count: u64) {
+        let goal = self.answered() + count;
+        eventually("the load to go on", || self.answered() >= goal);
+    }
+
+    /// Lets every client finish its write, and gives the account.
+    ///
+    /// # Panics
+    /// A client panicked.
+    #[must_use]
+    pub fn finish(mut self) -> Acknowledged {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("a load is finished once");
+        thread.join().expect("no client panics")
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn run(
+    options: ClientOptions,
+    clients: usize,
+    work: Work,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+) -> Acknowledged {
+    let work = Rc::new(work);
+    let tasks: Vec<_> = (0..clients)
+        .map(|number| {
+            let (options, work) = (options.clone(), work.clone());
+            let (stop, answered) = (stop.clone(), answered.clone());
+            tokio::task::spawn_local(async move {
+                one_client(options, number, &work, &stop, &answered).await
+            })
+        })
+        .collect();
+    let mut all = Acknowledged::default();
+    for task in tasks {
+        all.merge(task.await.expect("no client panics"));
+    }
+    all
+}
+
+async fn one_client(
+    options: ClientOptions,
+    number: usize,
+    work: &Work,
+    stop: &AtomicBool,
+    answered: &AtomicU64,
+) -> Acknowledged {
+    let client = Client::new(options);
+    let mut told = Acknowledged::default();
+    let mut count = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        count += 1;
+        let done = match work {
+            Work::Keys(prefix) => {
+                write_key(
+                    &client,
+                    format!("{prefix}/{number:02}/{count:08}"),
+                    &mut told,
+                )
+                .await
+            }
+            Work::Count(key) => count_one(&client, key, &mut told).await,
+        };
+        if done {
+            answered.fetch_add(1, Ordering::Relaxed);
+        } else {
+            // A cluster that refuses at once must not be asked in a busy loop.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    client.close().await;
+    told
+}
+
+async fn write_key(client: &Client, key: String, told: &mut Acknowledged) -> bool {
+    let value = Bytes::from(format!("value of {key}"));
+    let key = Bytes::from(key);
+    let op = Op::Put {
+        key: key.clone(),
+        value: value.clone(),
+        want_previous: false,
+    };
+    match client.write(Command::Op(op)).await {
+        Ok(_) => {
+            told.written.insert(key, value);
+            true
+        }
+        Err(error) if is_unknown(&error) => {
+            told.unknown.insert(key);
+            false
+        }
+        Err(error) => {
+            told.failed.insert(key, error.to_string());
+            false
+        }
+    }
+}
+
+async fn count_one(client: &Client, key: &str, told: &mut Acknowledged) -> bool {
+    let op = Op::Increment {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        by: 1,
+    };
+    match client.write(Command::Op(op)).await {
+        Ok(result) => {
+            let counted = matches!(result.results.first(), Some(OpResult::Incremented { .. }));
+            assert!(counted, "an increment answered with {result:?}");
+            told.counted += 1;
+            true
+        }
+        Err(error) => {
+            told.counted_unknown += u64::from(is_unknown(&error));
+            false
+        }
+    }
+}
+
+fn is_unknown(error: &ClientError) -> bool {
+    matches!(error, ClientError::Unknown { .. })
+}
+
+/// A runtime for one thread.
+///
+/// # Panics
+/// The system has no more descriptors.
+#[must_use]
+pub fn open_runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// Options for clients of a cluster that act as its administrator.
+///
+/// # Panics
+/// The cluster has no certificates.
+#[must_use]
+pub fn client_options(cluster: &Cluster, timeout: Duration) -> ClientOptions {
+    let secrets = cluster.secrets();
+    let credentials = Credentials::load_files(
+        &secrets.join("ca.pem"),
+        &secrets.join("admin.pem"),
+        &secrets.join("admin.key"),
+    );
+    ClientOptions {
+        endpoints: cluster
+            .nodes
+            .iter()
+            .map(|node| node.address.to_string())
+            .collect(),
+        credentials: Some(credentials.expect("init made certificates")),
+        timeout,
+        ..ClientOptions::default()
+    }
+}
+
+/// Everything that the cluster holds, read linearizably, key by key in order.
+///
+/// # Panics
+/// It cannot be read.
+#[must_use]
+pub fn dump(cluster: &Cluster) -> Vec<KeyValue> {
+    open_runtime().block_on(async {
+        let client = Client::new(client_options(cluster, TIMEOUT));
+        let mut items: Vec<KeyValue> = Vec::new();
+        loop {
+            let mut query = RangeQuery::new(KeyRange::All);
+            query.after = items.last().map(|item| item.key.clone());
+            let page = client
+                .read(query, Consistency::Linearizable)
+                .await
+                .expect("the cluster can be read");
+            items.extend(page.result.items);
+            if !page.result.more {
+                client.close().await;
+                return items;
+            }
+        }
+    })
+}

@@ -1,0 +1,134 @@
+//! A node that was away for longer than the log reaches back.
+
+use bytes::Bytes;
+use kvd::client::Client;
+use kvd::kv::command::{Command, Op};
+use kvd_sim::process::{Cluster, PATIENCE, client_options, open_runtime, wait_for};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const SEGMENT_BYTES: u64 = 256 * KIB;
+const LOG_BYTES: u64 = MIB;
+const KEYS: u64 = 200;
+const VALUE_BYTES: usize = 1 << 10;
+
+fn small_log() -> Cluster {
+    Cluster::builder()
+        .set("log", "segment_bytes", "256KiB")
+        .set("log", "max_bytes", "1MiB")
+        .set("log", "reserve_bytes", "1MiB")
+        .set("snapshot", "every_bytes", "256KiB")
+        .set("limits", "key_bytes", "1KiB")
+        .set("limits", "value_bytes", "16KiB")
+        .set("limits", "request_bytes", "32KiB")
+        .build()
+}
+
+/// Overwrites the same keys over and over, many writes in flight, so that the log grows and the data does not.
+fn overwrite(cluster: &Cluster, bytes: u64) {
+    let count = bytes / VALUE_BYTES as u64;
+    open_runtime().block_on(async {
+        let client = Client::new(client_options(cluster, PATIENCE));
+        let mut pending = Vec::new();
+        for number in 0..count {
+            let key = format!("key{:03}", number % KEYS).into();
+            let value = Bytes::from(format!("{number:08}").repeat(VALUE_BYTES / 8));
+            let op = Op::Put {
+                key,
+                value,
+                want_previous: false,
+            };
+            // The client itself bounds how many are unanswered.
+            pending.push(
+                client
+                    .submit(Command::Op(op))
+                    .await
+                    .expect("the client is open"),
+            );
+            if pending.len() == 64 {
+                for write in pending.drain(..) {
+                    write
+                        .result()
+                        .await
+                        .expect("a healthy majority takes writes");
+                }
+            }
+        }
+        for write in pending {
+            write
+                .result()
+                .await
+                .expect("a healthy majority takes writes");
+        }
+        client.close().await;
+    });
+}
+
+/// Must show 6: a node is stopped while much more than `log.max_bytes` is written. It catches up by a snapshot, its local
+/// export is equal, and no directory grows beyond its bounds.
+#[test]
+fn a_node_that_was_away_catches_up_by_a_snapshot() {
+    let mut cluster = small_log();
+    overwrite(&cluster, 64 * KIB);
+    cluster.wait_converged();
+    let away = (cluster.leader() + 1) % 3;
+    let last_seen = cluster.view(away).expect("it runs").last_applied;
+    cluster.nodes[away].kill();
+    overwrite(&cluster, 6 * LOG_BYTES);
+    let leader = cluster.leader();
+    let discarded = wait_for("the leader to discard old log", PATIENCE, || {
+        cluster
+            .view(leader)
+            .filter(|view| view.first_index > last_seen + 1)
+    });
+    println!(
+        "away at {last_seen}, the log now begins at {}",
+        discarded.first_index
+    );
+    cluster.nodes[away].start();
+    let target = cluster.view(leader).expect("it runs").commit_index;
+    cluster.wait_applied(away, target);
+    let view = cluster.view(away).expect("it runs");
+    assert!(
+        view.snapshot_index > last_seen,
+        "it did not get a snapshot: {view:?}"
+    );
+    overwrite(&cluster, 64 * KIB);
+    cluster.wait_converged();
+    let expected = cluster.local_export(leader);
+    assert!(
+        expected.len() > VALUE_BYTES * 100,
+        "{} bytes",
+        expected.len()
+    );
+    assert!(cluster.local_export(away) == expected, "the exports differ");
+    for node in 0..3 {
+        assert_bounded(&cluster, node);
+    }
+    restart_all(&mut cluster);
+    assert!(
+        cluster.local_export(away) == expected,
+        "the exports differ after a restart"
+    );
+}
+
+fn restart_all(cluster: &mut Cluster) {
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+    cluster.start_all();
+    cluster.leader();
+    cluster.wait_converged();
+}
+
+/// The log with its tail and a spare, two snapshots and one in the making, and the small files.
+fn assert_bounded(cluster: &Cluster, node: usize) {
+    let snapshot = 2 * KEYS * VALUE_BYTES as u64;
+    let bound = LOG_BYTES + 3 * SEGMENT_BYTES + 3 * snapshot + 256 * KIB;
+    let bytes = cluster.nodes[node].data_bytes();
+    assert!(
+        bytes <= bound,
+        "n{} takes {bytes} bytes, at most {bound} were to be",
+        node + 1
+    );
+}

@@ -1,0 +1,14 @@
+//! kvd as its users have it: real processes on loopback, made and driven with `kvctl`.
+//!
+//! One program holds all these tests, so that two cores run two clusters at a time and not twelve. `KVD_TEST_LONG=1` gives
+//! the long forms.
+
+mod bad_starts;
+mod catch_up;
+mod certificates;
+mod damage;
+mod demo;
+mod kill;
+mod quorum;
+mod restart_loop;
+mod shared;
