@@ -24,7 +24,7 @@ fn main() {
         .nth(1)
         .map_or(TRIALS, |text| text.parse().expect("a number of trials"));
     print!("{}", machine_facts());
-    let mut cluster = Cluster::builder().default_timeouts().build();
+    let mut cluster = Cluster::builder().as_shipped().build();
     let answered = Answered::default();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {

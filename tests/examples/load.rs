@@ -21,7 +21,7 @@ fn main() {
         .nth(1)
         .map_or(SECONDS, |text| text.parse().expect("a number of seconds"));
     print!("{}", machine_facts());
-    let cluster = Cluster::builder().default_timeouts().build();
+    let cluster = Cluster::builder().as_shipped().build();
     let mut options = client_options(&cluster, Duration::from_secs(30));
     options.prefer_leader = true;
     for (clients, in_flight) in [(1, 1), (1, 64), (64, 1)] {
