@@ -75,17 +75,17 @@ fn echo(
         while events.recv_many(&mut batch, 4096).await > 0 {
             let before = bulk;
             for event in batch.drain(..) {
-                match event {
-                    NetEvent::Message {
-                        lane: Lane::Urgent,
-                        payload,
-                        ..
-                    } => endpoint.send(1, Lane::Urgent, vec![payload])?,
-                    NetEvent::Message {
-                        lane: Lane::Bulk, ..
-                    } => bulk += 1,
-                    NetEvent::PeerDown { .. } => return Ok(()),
-                    _ => {}
+                if let NetEvent::Message {
+                    lane: Lane::Urgent,
+                    payload,
+                    ..
+                } = event
+                {
+                    endpoint.send(1, Lane::Urgent, vec![payload])?;
+                } else if matches!(event, NetEvent::Message { .. }) {
+                    bulk += 1;
+                } else if matches!(event, NetEvent::PeerDown { .. }) {
+                    return Ok(());
                 }
             }
             if bulk > before {

@@ -53,17 +53,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = endpoint.local_addr().to_string();
     tokio::spawn(async move {
         while let Some(event) = events.recv().await {
-            match event {
-                NetEvent::Client(client) => {
-                    println!("server: {} from {}", client.identity, client.remote);
-                    tokio::spawn(async move {
-                        if let Err(error) = shout(client).await {
-                            println!("server: the client left: {error}");
-                        }
-                    });
+            let NetEvent::Client(client) = event else {
+                println!("server: {event:?}");
+                continue;
+            };
+            println!("server: {} from {}", client.identity, client.remote);
+            tokio::spawn(async move {
+                if let Err(error) = shout(client).await {
+                    println!("server: the client left: {error}");
                 }
-                other => println!("server: {other:?}"),
-            }
+            });
         }
     });
 

@@ -67,7 +67,10 @@ async fn admit(shared: Arc<Shared>, incoming: quinn::Incoming, place: Gauge) {
     let connection = match tokio::time::timeout(shared.options.handshake_timeout, connecting).await
     {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return refused(&shared, remote, CloseReason::from(error).reason),
+        Ok(Err(error)) if is_refusal(&error) => {
+            return refused(&shared, remote, CloseReason::from(error).reason);
+        }
+        Ok(Err(error)) => return tracing::debug!(%remote, %error, "handshake abandoned"),
         Err(_) => return refused(&shared, remote, HandshakeError::TimedOut.to_string()),
     };
     match negotiated_alpn(&connection).as_deref() {
@@ -75,6 +78,23 @@ async fn admit(shared: Arc<Shared>, incoming: quinn::Incoming, place: Gauge) {
         Some(CLIENT_ALPN) => accept_client(shared, connection, place).await,
         // rustls refuses every other protocol before.
         Some(_) | None => close(&connection, close_code::PROTOCOL, "unknown protocol"),
+    }
+}
+
+/// Whether one side found something wrong with the other, rather than giving up or losing its way.
+fn is_refusal(error: &quinn::ConnectionError) -> bool {
+    match error {
+        quinn::ConnectionError::TransportError(_) => true,
+        // A dialler that starts over closes its former attempt like this.
+        quinn::ConnectionError::ConnectionClosed(close) => {
+            close.error_code != quinn::TransportErrorCode::APPLICATION_ERROR
+        }
+        quinn::ConnectionError::VersionMismatch
+        | quinn::ConnectionError::ApplicationClosed(_)
+        | quinn::ConnectionError::Reset
+        | quinn::ConnectionError::TimedOut
+        | quinn::ConnectionError::LocallyClosed
+        | quinn::ConnectionError::CidsExhausted => false,
     }
 }
 
@@ -100,15 +120,16 @@ async fn accept_peer(
     };
     drop(place);
     match greeted {
-        Ok((peer, link)) => link::serve(&shared, &peer, &link).await,
+        Ok((peer, link)) => {
+            peer.attention.notify_one();
+            link::serve(&shared, &peer, &link).await;
+            peer.attention.notify_one();
+        }
         Err(error) => {
             link::close_failed(&connection, &error);
-            if error != HandshakeError::Knocked {
-                refused(
-                    &shared,
-                    connection.remote_address(),
-                    describe(&shared, &connection, &error.to_string()),
-                );
+            if error.is_ours() {
+                let reason = describe(&shared, &connection, &error.to_string());
+                refused(&shared, connection.remote_address(), reason);
             }
         }
     }

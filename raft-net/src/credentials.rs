@@ -434,3 +434,45 @@ fn normal_serial(line: &str) -> String {
         .collect();
     digits.trim_start_matches('0').to_owned()
 }
+
+#[cfg(test)]
+#[cfg(feature = "pki")]
+mod tests {
+    use super::*;
+    use crate::identity::ClusterId;
+    use crate::pki::Authority;
+
+    #[test]
+    fn serial_numbers_are_denied_in_every_usual_spelling_and_nobody_else_is() {
+        let authority = Authority::create(ClusterId(1), "test", 9).unwrap();
+        let issued = authority.issue_client("ops", 9).unwrap();
+        let other = authority.issue_client("ops2", 9).unwrap();
+        let parse = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let (certificate, other) = (parse(&issued.cert_pem), parse(&other.cert_pem));
+        let identity = Identity::from_certificate(&certificate).unwrap();
+        let serial = hex(webpki::EndEntityCert::try_from(&certificate)
+            .unwrap()
+            .serial());
+        let padded = if serial.len() % 2 == 1 {
+            format!("0{serial}")
+        } else {
+            serial.clone()
+        };
+        let pairs: Vec<&str> = (0..padded.len() / 2)
+            .map(|at| &padded[2 * at..2 * at + 2])
+            .collect();
+        for line in [
+            serial.clone(),
+            format!("00{padded}"),
+            pairs.join(":"),
+            padded.to_uppercase(),
+            "ops # gone".to_owned(),
+        ] {
+            let deny = DenyList::parse(&format!("someone\n{line}\n"));
+            assert!(deny.denies(&identity, &certificate), "{line}");
+        }
+        let deny = DenyList::parse(&serial);
+        assert!(!deny.denies(&Identity::from_certificate(&other).unwrap(), &other));
+        assert!(!DenyList::default().denies(&identity, &certificate));
+    }
+}

@@ -6,13 +6,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 use crate::endpoint::Shared;
 use crate::error::HandshakeError;
 use crate::event::NetEvent;
 use crate::identity::node_dns_name;
-use crate::limits::{DIAL_ANSWER_TIMEOUT, PATIENT_DIAL_EVERY};
+use crate::limits::{DIAL_ANSWER_TIMEOUT, PATIENT_DIAL_EVERY, YOUNG_LINK};
 use crate::link;
 use crate::peer::Peer;
 
@@ -22,16 +23,20 @@ pub(crate) async fn keep_link(shared: Arc<Shared>, peer: Arc<Peer>) {
     let mut backoff = Backoff::new(options.backoff_first, options.backoff_max, rand::random());
     let mut told = None;
     while !peer.is_removed() {
-        if peer.is_up() {
-            (backoff, told) = (fresh(&backoff), None);
-            peer.attention.notified().await;
-            continue;
-        }
-        let patient = backoff.attempts() % PATIENT_DIAL_EVERY == PATIENT_DIAL_EVERY - 1;
-        match attempt(&shared, &peer, patient).await {
-            Ok(()) => {
-                // There was a link, and it ended.
-                (backoff, told) = (fresh(&backoff), None);
+        let outcome = if peer.is_up() {
+            Ok(wait_down(&peer).await)
+        } else {
+            let patient = backoff.attempts() % PATIENT_DIAL_EVERY == PATIENT_DIAL_EVERY - 1;
+            attempt(&shared, &peer, patient).await
+        };
+        match outcome {
+            Ok(lived) => {
+                told = None;
+                if lived >= YOUNG_LINK {
+                    backoff.reset();
+                    continue;
+                }
+                // A link that breaks at once, again and again, must not become a storm of handshakes.
             }
             Err(HandshakeError::Stopping) => return,
             Err(error) => {
@@ -50,18 +55,21 @@ pub(crate) async fn keep_link(shared: Arc<Shared>, peer: Arc<Peer>) {
     }
 }
 
-fn fresh(backoff: &Backoff) -> Backoff {
-    let mut backoff = backoff.clone();
-    backoff.reset();
-    backoff
+/// Waits while the link that the other side made is up; how long it was.
+async fn wait_down(peer: &Peer) -> Duration {
+    let begin = Instant::now();
+    while peer.is_up() && !peer.is_removed() {
+        peer.attention.notified().await;
+    }
+    begin.elapsed()
 }
 
-/// Dials once; if that makes a link, serves it until it ends.
+/// Dials once; if that makes a link, serves it until it ends. Answers how long it lived.
 async fn attempt(
     shared: &Arc<Shared>,
     peer: &Arc<Peer>,
     patient: bool,
-) -> Result<(), HandshakeError> {
+) -> Result<Duration, HandshakeError> {
     let sequence = shared.next_sequence();
     let connection = dial(shared, peer, patient).await?;
     let greeted = async {
@@ -75,8 +83,9 @@ async fn attempt(
     };
     match greeted {
         Ok(link) => {
+            let begin = Instant::now();
             link::serve(shared, peer, &link).await;
-            Ok(())
+            Ok(begin.elapsed())
         }
         Err(error) => {
             link::close_failed(&connection, &error);

@@ -320,6 +320,25 @@ pub(crate) enum HandshakeError {
     Stopping,
 }
 
+impl HandshakeError {
+    /// Whether it was we who found something wrong.
+    pub(crate) fn is_ours(&self) -> bool {
+        match self {
+            HandshakeError::Refused(_)
+            | HandshakeError::Hello(_)
+            | HandshakeError::Frame(_)
+            | HandshakeError::TimedOut => true,
+            HandshakeError::RefusedBy(_)
+            | HandshakeError::Closed(_)
+            | HandshakeError::NoAnswer
+            | HandshakeError::Address(_)
+            | HandshakeError::Knocked
+            | HandshakeError::Replaced
+            | HandshakeError::Stopping => false,
+        }
+    }
+}
+
 impl From<FrameError> for HandshakeError {
     fn from(error: FrameError) -> HandshakeError {
         match error {

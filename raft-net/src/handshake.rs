@@ -108,7 +108,7 @@ fn bytes_at<const N: usize>(frame: &[u8; HELLO_BYTES], at: usize) -> [u8; N] {
 ///
 /// Asked once for each peer connection, on both sides, after the certificate was checked and after the hello was
 /// found to agree with it. The implementation remembers the highest incarnation of each member durably; it may
-/// therefore take its time, up to the handshake timeout.
+/// therefore take its time; the future is dropped when the handshake timeout is over.
 pub trait Admission: Send + Sync + 'static {
     /// Admits or refuses the node that sent `hello`.
     fn admit<'a>(

@@ -85,7 +85,8 @@ pub(crate) const SPARE_BYTES_MIN: usize = 4 << 10;
 /// Messages handed to the consumer under one lock.
 pub(crate) const DELIVER_AT_ONCE: usize = 64;
 
-/// A knock by a peer that has no link says that a link of ours older than this is dead.
+/// A knock by a peer that has no link says that a link of ours older than this is dead; and when a link older than
+/// this ends, the peer is dialled at once.
 pub(crate) const YOUNG_LINK: Duration = Duration::from_secs(1);
 
 /// Bytes of a hello frame that are accepted. Ours is shorter; a newer version may have appended fields.

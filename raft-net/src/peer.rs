@@ -132,7 +132,8 @@ pub(crate) struct Peer {
     target: Mutex<PeerAddress>,
     slot: Mutex<Slot>,
     removed: AtomicBool,
-    /// Wakes the task that keeps the link: the link is gone, the peer knocked, or the address changed.
+    /// Wakes the task that keeps the link: the other side made one or it is gone, the peer knocked, it has another
+    /// address, or it is no longer a peer.
     pub(crate) attention: Notify,
 }
 
@@ -244,7 +245,6 @@ impl Peer {
                 "a newer connection took over",
             );
         }
-        self.attention.notify_one();
         Ok(())
     }
 
@@ -274,7 +274,6 @@ impl Peer {
                 });
             }
         }
-        self.attention.notify_one();
     }
 
     /// Hands messages of `link` to the consumer. False when nobody listens or the link is no longer the current one;

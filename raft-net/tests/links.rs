@@ -359,6 +359,28 @@ fn peers_reconnect_at_once_after_an_abrupt_restart() {
     }
 }
 
+/// A peer that is admitted and then breaks the link again and again does not cause a storm of handshakes.
+#[tokio::test]
+async fn links_that_break_at_once_are_dialled_with_back_off() {
+    let authority = authority();
+    let dialler = Node::start(&node_credentials(&authority, 1), 1, 1, any_port());
+    // This one has no room for the dialler's bulk lane: with a frame limit of 0 bytes each message breaks the link.
+    let mut small = options(any_port());
+    small.frame_bytes_max = 0;
+    let mut breaker = Node::start_with(&node_credentials(&authority, 2), hello(2, 1), small);
+    introduce(&dialler, &breaker);
+    let (begin, mut links) = (Instant::now(), 0);
+    while begin.elapsed() < Duration::from_secs(2) {
+        let _ = dialler.send(2, Lane::Bulk, "x");
+        let event = tokio::time::timeout(Duration::from_millis(1), breaker.events.recv()).await;
+        if matches!(event, Ok(Some(NetEvent::PeerUp { .. }))) {
+            links += 1;
+        }
+    }
+    println!("{links} links in 2 s");
+    assert!((2..=20).contains(&links), "{links} links in 2 s");
+}
+
 #[tokio::test]
 async fn healed_cut_moves_again() {
     let authority = authority();
