@@ -22,6 +22,8 @@ pub mod cli;
 pub mod client;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod contexts;
 #[cfg(feature = "server")]
 pub mod exit;
 #[cfg(feature = "server")]
@@ -40,9 +42,11 @@ pub mod recover;
 #[cfg(feature = "server")]
 pub mod snapshots;
 
-#[cfg(all(feature = "server", kvd_lead))]
+#[cfg(feature = "server")]
+pub mod demo;
+#[cfg(feature = "server")]
 pub mod driver;
-#[cfg(all(feature = "server", kvd_lead))]
+#[cfg(feature = "server")]
 mod http;
-#[cfg(all(feature = "server", kvd_lead))]
+#[cfg(feature = "server")]
 pub mod node;

@@ -1,2 +1,91 @@
-//! kvd.
-fn main() {}
+//! The `kvd` binary: flags in, exit code out.
+
+#![forbid(unsafe_code)]
+
+mod service;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use kvd::cli::{Cli, ConfigVerb, LogFormat, RunArgs, Verb};
+use kvd::config::{Config, ConfigError, Loaded, Sources};
+use kvd::exit::Failure;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(&cli.log, cli.log_format);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Always the last line, whatever the log filter says.
+            eprintln!("{failure}");
+            failure.code.into()
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Run(args) => service::run(load(args)?.config),
+        Verb::Demo(args) => kvd::demo::run(&args),
+        Verb::Dev(args) => kvd::demo::run_dev(&args),
+        Verb::Join(args) => kvd::join::run(&args),
+        Verb::Config(args) => config(args.verb),
+        Verb::Version => {
+            println!("kvd {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}
+
+fn load(args: RunArgs) -> Result<Loaded, Failure> {
+    let sources = Sources::from_process(&args.config, args.settings.given);
+    let loaded = Config::load(&sources).map_err(|error| explain(&error))?;
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    Ok(loaded)
+}
+
+/// Shows all problems with file, line and caret; the failure is the one line after them.
+fn explain(error: &ConfigError) -> Failure {
+    eprintln!("{}", error.render(use_colour()));
+    Failure::from(error)
+}
+
+fn config(verb: ConfigVerb) -> Result<(), Failure> {
+    match verb {
+        ConfigVerb::Check(args) => {
+            let file = args.config.clone();
+            load(args)?;
+            println!("{}: ok", file.display());
+        }
+        ConfigVerb::Show(args) => print!("{}", load(args)?.show()),
+        ConfigVerb::Default => print!("{}", kvd::config::default_file()),
+    }
+    Ok(())
+}
+
+fn use_colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn start_logging(filter: &str, format: LogFormat) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
+        eprintln!("warning: log filter {filter}: {error}; using info");
+        EnvFilter::new("info")
+    });
+    // The journal adds the time itself.
+    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(use_colour());
+    match format {
+        LogFormat::Json => logger.json().init(),
+        LogFormat::Auto if under_systemd => logger.without_time().init(),
+        LogFormat::Text | LogFormat::Auto => logger.init(),
+    }
+}

@@ -1,0 +1,528 @@
+//! The driver: one node as a pure state machine.
+//!
+//! Events go in ([`Driver::handle`]), effects come out ([`Driver::turn`]). The driver owns the consensus core, the replicated
+//! store and every request that has not been answered yet; it touches no file, no socket, no clock and no thread, so the
+//! simulator runs the very code that the daemon runs. Time is [`Event::Tick`].
+//!
+//! One turn is: take everything that has arrived, then call `turn` once. All writes that arrived together become one batch of
+//! entries, all reads one read-index round, and the shell gets one list of effects, which it carries out in order.
+//!
+//! ```text
+//!   requests ──▶ writes ──▶ core.propose ─┐                ┌─▶ Send      to a peer, now
+//!   requests ──▶ reads  ──▶ core.read ────┤                ├─▶ Log       to the log thread; reports come back as an event
+//!   peers    ─────────────▶ core.step ────┼──▶ Ready ──────┼─▶ (held)    messages that wait for the log's report
+//!   log      ─────────────▶ on_persisted ─┘                └─▶ Answer    to a client, after apply
+//! ```
+
+mod admin;
+mod reads;
+mod snapshotting;
+mod status;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use raft_core::{
+    Entry, EntryId, EntryKind, Envelope, Fetch, LogIndex, Message, Node, NodeId, PersistId, Ready,
+    Role, Storage as _, Term,
+};
+
+use crate::kv::auth::Principal;
+use crate::kv::limits::CommandLimits;
+use crate::kv::store::{Applied, Store};
+use crate::log_cache::LogCache;
+use crate::log_worker::{LogJob, LogReport};
+use crate::wire::client::{MemberAddress, Refusal, RequestFrame, Response, ResponseFrame};
+use crate::wire::peer::PeerMessage;
+
+pub use self::snapshotting::{SnapshotOrder, StagedSnapshot};
+pub use self::status::Facts;
+
+/// A stream of requests as the shell numbers them: a client connection, or one HTTP request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+/// Length of one tick of the driver's clock, in milliseconds.
+///
+/// Timeouts are counted in ticks, so this is also their resolution; at 10 ms an idle node wakes a hundred times a second.
+pub const TICK_MS: u64 = 10;
+
+/// Bounds and identity of one driver.
+#[derive(Clone, Debug)]
+pub struct DriverOptions {
+    /// Seeds the checksums of every entry.
+    pub cluster: u32,
+    /// Name of the cluster, for people.
+    pub cluster_name: String,
+    /// Name of this node, for people.
+    pub name: String,
+    /// Every member of the cluster, this one included.
+    pub members: Vec<MemberAddress>,
+    /// Election timeout in ticks: how long a hand-over or a read-index round may take before it is tried again.
+    pub election_timeout_ticks: u64,
+    /// Bytes of requests that may wait for an answer; beyond it a request is refused as overloaded.
+    pub waiting_bytes: u64,
+    /// Requests that may wait for an answer; beyond it a request is refused as overloaded.
+    pub waiting_count: usize,
+    /// Largest key, value and transaction that are proposed.
+    pub limits: CommandLimits,
+    /// Bytes applied since the last snapshot after which the next one is written.
+    pub snapshot_every_bytes: u64,
+}
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Event {
+    /// [`TICK_MS`] went by.
+    Tick,
+    /// A message came from a peer whose certificate says that it is `from`.
+    Peer {
+        /// The authenticated sender.
+        from: NodeId,
+        /// What it says.
+        message: PeerMessage,
+    },
+    /// A link to a peer stands.
+    PeerUp {
+        /// The peer.
+        peer: NodeId,
+        /// How often the peer has started; grows with each of its lives.
+        boot_counter: u64,
+    },
+    /// The link to a peer is gone.
+    PeerDown {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A client asks for something.
+    Request {
+        /// Where the answer goes.
+        client: ClientId,
+        /// Who asks, by certificate.
+        principal: Principal,
+        /// What is asked.
+        frame: RequestFrame,
+    },
+    /// Nobody waits for answers to this client any more.
+    ClientGone(ClientId),
+    /// The log has done what it was given.
+    Log(LogReport),
+    /// An answer to [`Effect::Fetch`]; `None`: no longer in the log.
+    Fetched {
+        /// What was asked.
+        fetch: Fetch,
+        /// What was found.
+        entries: Option<Vec<Entry>>,
+    },
+    /// An answer to [`Effect::WriteSnapshot`]: the newest snapshot that is durable and verified, and the oldest one that is
+    /// kept. `None`: it could not be written.
+    SnapshotWritten(Option<WrittenSnapshot>),
+    /// A snapshot from the leader is complete, verified and durable in the snapshot directory.
+    SnapshotStaged(Box<StagedSnapshot>),
+    /// An answer to [`Effect::SendSnapshot`].
+    SnapshotSent {
+        /// The receiver.
+        to: NodeId,
+        /// Whether the receiver has confirmed all of it.
+        outcome: raft_core::SnapshotOutcome,
+    },
+    /// What the shell knows of the machine, for `status`.
+    Facts(Facts),
+    /// Hand leadership over, refuse new work and then say [`Effect::Stopped`].
+    Shutdown,
+}
+
+/// A snapshot that the snapshot directory has written and read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenSnapshot {
+    /// What it covers.
+    pub meta: raft_core::SnapshotMeta,
+    /// The last entry that the oldest kept snapshot covers: the log is needed from there on.
+    pub oldest_kept: EntryId,
+}
+
+/// What the shell must do, in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send to a peer; may be lost.
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// Hand to the log.
+    Log(LogJob),
+    /// Read old entries from the log.
+    Fetch(Fetch),
+    /// Answer a client.
+    Answer {
+        /// The client.
+        client: ClientId,
+        /// The answer.
+        frame: ResponseFrame,
+    },
+    /// Write a snapshot of this view, elsewhere than in the loop.
+    WriteSnapshot(Box<SnapshotOrder>),
+    /// Stream the newest snapshot to a peer; the envelope travels in front of it.
+    SendSnapshot {
+        /// The receiver.
+        to: NodeId,
+        /// The core's message, to be stepped at the receiver once the data is durable there.
+        envelope: Envelope,
+    },
+    /// Tell the sender of a staged snapshot that it arrived (and was installed, or was not needed).
+    SnapshotTaken {
+        /// The number under which the shell staged it.
+        ticket: u64,
+    },
+    /// Something worth a line in the log or a place on a timeline.
+    Observe(raft_core::Event),
+    /// A committed entry was made by a newer program. This node must stop at once, before it applies anything else, and
+    /// without a snapshot: going on would make two histories out of one log.
+    Halt {
+        /// The entry.
+        index: LogIndex,
+        /// Which version it has, and which is known.
+        why: String,
+    },
+    /// All is handed over; the shell may close the log and the endpoint.
+    Stopped,
+}
+
+/// One node: the core, the store, and everything that waits.
+pub struct Driver {
+    id: NodeId,
+    options: DriverOptions,
+    node: Node<LogCache>,
+    store: Store,
+    now: u64,
+    persisted: PersistId,
+    committed_noted: LogIndex,
+    /// Messages that promise durable state, each with the persist that must be on disk before it may leave.
+    held: VecDeque<(PersistId, Vec<Envelope>)>,
+    boots: BTreeMap<NodeId, u64>,
+    links: BTreeSet<NodeId>,
+    leader: Option<NodeId>,
+    role: Role,
+    term: Term,
+    writes: writes::Writes,
+    reads: reads::Reads,
+    snapshots: snapshotting::Snapshots,
+    space: writes::LogSpace,
+    facts: Facts,
+    stopping: Option<Stopping>,
+    effects: Vec<Effect>,
+}
+
+/// A hand-over under way.
+#[derive(Clone, Copy, Debug)]
+struct Stopping {
+    deadline: u64,
+    /// It led when it was told to stop.
+    leads: bool,
+    stopped: bool,
+}
+
+impl Driver {
+    /// A driver over a recovered log and store.
+    ///
+    /// `log` is what the log said when it was opened; it carries the space that writes may use.
+    pub fn new(
+        options: DriverOptions,
+        node: Node<LogCache>,
+        store: Store,
+        log: &LogReport,
+    ) -> Driver {
+        Driver {
+            id: node.id(),
+            now: 0,
+            persisted: PersistId(0),
+            committed_noted: LogIndex(0),
+            held: VecDeque::new(),
+            boots: BTreeMap::new(),
+            links: BTreeSet::new(),
+            leader: None,
+            role: node.role(),
+            term: node.term(),
+            writes: writes::Writes::default(),
+            reads: reads::Reads::default(),
+            snapshots: snapshotting::Snapshots::new(node.storage().snapshot()),
+            space: writes::LogSpace::new(log),
+            facts: Facts::default(),
+            stopping: None,
+            effects: Vec::new(),
+            options,
+            node,
+            store,
+        }
+    }
+
+    /// Takes one event in. Call [`Driver::turn`] after everything that waits has been taken.
+    pub fn handle(&mut self, event: Event) {
+        match event {
+            Event::Tick => self.handle_tick(),
+            Event::Peer { from, message } => self.handle_peer(from, message),
+            Event::PeerUp { peer, boot_counter } => self.handle_peer_up(peer, boot_counter),
+            Event::PeerDown { peer } => self.handle_peer_down(peer),
+            Event::Request {
+                client,
+                principal,
+                frame,
+            } => self.handle_request(client, principal, frame),
+            Event::ClientGone(client) => self.reads.forget_client(client),
+            Event::Log(report) => self.handle_log_report(&report),
+            Event::Fetched {
+                fetch,
+                entries: Some(entries),
+            } => self.node.on_fetched(fetch, entries),
+            Event::Fetched {
+                fetch,
+                entries: None,
+            } => self.node.on_fetch_failed(fetch),
+            Event::SnapshotWritten(written) => self.handle_snapshot_written(written),
+            Event::SnapshotStaged(staged) => self.handle_snapshot_staged(*staged),
+            Event::SnapshotSent { to, outcome } => self.node.on_snapshot_sent(to, outcome),
+            Event::Facts(facts) => self.facts = facts,
+            Event::Shutdown => self.handle_shutdown(),
+        }
+    }
+
+    /// Works on what the events of this turn brought, and returns what must be done about it, in order.
+    pub fn turn(&mut self) -> Vec<Effect> {
+        self.route_writes();
+        self.route_reads();
+        while self.node.has_ready() {
+            let ready = self.node.ready();
+            self.carry_out(ready);
+        }
+        self.answer_reads();
+        self.maybe_write_snapshot();
+        self.maybe_stop();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The core, for status pages and checkers.
+    pub fn node(&self) -> &Node<LogCache> {
+        &self.node
+    }
+
+    /// The store, for status pages and checkers.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Ticks since the driver was made.
+    pub fn ticks(&self) -> u64 {
+        self.now
+    }
+
+    /// The leader that this node knows of, itself included.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    fn is_leader(&self) -> bool {
+        self.role == Role::Leader
+    }
+
+    fn handle_tick(&mut self) {
+        self.now += 1;
+        self.node.tick();
+        self.expire_writes();
+        self.expire_reads();
+        self.note_commit();
+    }
+
+    fn handle_peer(&mut self, from: NodeId, message: PeerMessage) {
+        match message {
+            PeerMessage::Raft(envelope) => self.handle_raft(from, envelope),
+            PeerMessage::Forward {
+                request,
+                principal,
+                write,
+            } => self.handle_forward(from, request, principal, write),
+            PeerMessage::ForwardReply { request, response } => {
+                self.handle_forward_reply(from, request, response)
+            }
+        }
+    }
+
+    /// Steps the core with a message, after checking that the link's identity is the one that the message claims.
+    fn handle_raft(&mut self, from: NodeId, envelope: Envelope) {
+        if envelope.from != from {
+            tracing::warn!(%from, claimed = %envelope.from, "message under a foreign name dropped");
+            return;
+        }
+        if matches!(envelope.message, Message::InstallSnapshot(_)) {
+            // The data of a snapshot comes on a stream of its own; the bare message would install nothing.
+            tracing::warn!(%from, "snapshot message without its data dropped");
+            return;
+        }
+        if let Err(rejected) = self.node.step(envelope) {
+            tracing::debug!(%from, %rejected, "message rejected");
+        }
+    }
+
+    fn handle_peer_up(&mut self, peer: NodeId, boot_counter: u64) {
+        self.links.insert(peer);
+        let before = self.boots.insert(peer, boot_counter);
+        if before.is_some_and(|seen| seen < boot_counter) {
+            self.node.on_peer_restarted(peer);
+        }
+    }
+
+    fn handle_peer_down(&mut self, peer: NodeId) {
+        self.links.remove(&peer);
+        self.node.on_unreachable(peer);
+        self.reroute_forwarded_to(peer);
+    }
+
+    fn handle_log_report(&mut self, report: &LogReport) {
+        self.space.report(report);
+        self.facts.log_bytes = report.size_bytes;
+        let Some(id) = report.persisted else { return };
+        if id <= self.persisted {
+            return;
+        }
+        self.persisted = id;
+        self.node.on_persisted(id);
+        self.release_held();
+        let needless = self
+            .node
+            .persisted_index()
+            .min(LogIndex(self.store.applied_index()));
+        self.node.storage_mut().evict(needless);
+    }
+
+    /// Lets the messages go whose persist is on disk by now.
+    fn release_held(&mut self) {
+        while let Some((_, messages)) = self
+            .held
+            .pop_front_if(|(after, _)| *after <= self.persisted)
+        {
+            self.send_all(messages);
+        }
+    }
+
+    /// Carries out one `Ready` in the order of its contract: what may leave leaves first, so that the followers work while
+    /// the own disk does.
+    fn carry_out(&mut self, ready: Ready) {
+        self.observe(ready.events);
+        self.send_all(ready.messages);
+        if let Some(persist) = ready.persist {
+            self.install_if_staged(&persist);
+            self.node.storage_mut().persist(&persist);
+            self.space.spend(persist.id, &persist.entries);
+            self.effects.push(Effect::Log(LogJob::Persist(persist)));
+            self.note_commit();
+        }
+        if !ready.messages_after_sync.is_empty() {
+            self.hold(ready.after_sync, ready.messages_after_sync);
+        }
+        self.apply(ready.committed);
+        self.reads.confirmed(ready.read_states);
+        self.reads.failed(&ready.read_failures);
+        self.effects
+            .extend(ready.fetches.into_iter().map(Effect::Fetch));
+    }
+
+    fn hold(&mut self, after: PersistId, messages: Vec<Envelope>) {
+        if after <= self.persisted {
+            self.send_all(messages);
+        } else {
+            self.held.push_back((after, messages));
+        }
+    }
+
+    fn send_all(&mut self, messages: Vec<Envelope>) {
+        for envelope in messages {
+            let to = envelope.to;
+            let effect = match envelope.message {
+                Message::InstallSnapshot(_) => Effect::SendSnapshot { to, envelope },
+                _ => Effect::Send {
+                    to,
+                    message: PeerMessage::Raft(envelope),
+                },
+            };
+            self.effects.push(effect);
+        }
+    }
+
+    fn observe(&mut self, events: Vec<raft_core::Event>) {
+        self.effects.extend(events.into_iter().map(Effect::Observe));
+        let (leader, role, term) = (self.node.leader(), self.node.role(), self.node.term());
+        if leader != self.leader || role != self.role || term != self.term {
+            let before = std::mem::replace(&mut self.leader, leader);
+            self.role = role;
+            self.term = term;
+            self.leadership_changed(before);
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) {
+        let Some(last) = entries.last().map(|entry| entry.index) else {
+            return;
+        };
+        for entry in entries {
+            self.snapshots.count(&entry);
+            match entry.kind {
+                EntryKind::Command => {
+                    let applied = self.store.apply(entry.index.0, &entry.payload);
+                    if let Applied::Refused(refusal) = &applied
+                        && refusal.must_stop()
+                    {
+                        self.effects.push(Effect::Halt {
+                            index: entry.index,
+                            why: refusal.to_string(),
+                        });
+                        return;
+                    }
+                    self.answer_write(entry.index, entry.term, applied);
+                }
+                EntryKind::Noop | EntryKind::Configuration => {
+                    self.store.skip(entry.index.0);
+                    self.reroute_displaced(entry.index, entry.term);
+                }
+            }
+        }
+        self.node.on_applied(last);
+    }
+
+    /// Tells the log how far the commit index has come, so that a node that starts alone can serve local reads.
+    ///
+    /// Never beyond what is synced here: a commit index that points past the log would make a later start look like damage.
+    fn note_commit(&mut self) {
+        let commit = self.node.commit_index().min(self.node.persisted_index());
+        if commit > self.committed_noted {
+            self.committed_noted = commit;
+            self.effects.push(Effect::Log(LogJob::NoteCommit(commit)));
+        }
+    }
+
+    fn answer(&mut self, client: ClientId, id: u64, body: Response) {
+        self.effects.push(Effect::Answer {
+            client,
+            frame: ResponseFrame { id, body },
+        });
+    }
+
+    fn refuse(&mut self, client: ClientId, id: u64, refusal: Refusal) {
+        self.answer(client, id, Response::Refused(refusal));
+    }
+
+    fn member(&self, id: NodeId) -> Option<&MemberAddress> {
+        self.options.members.iter().find(|member| member.id == id.0)
+    }
+
+    fn no_leader(&self) -> Refusal {
+        let reachable = self.links.len() + 1;
+        let voters = self.node.configuration().voters.len();
+        Refusal::NoLeader {
+            detail: format!(
+                "{reachable} of {voters} voters have a link here, quorum is {}",
+                voters / 2 + 1
+            ),
+        }
+    }
+}

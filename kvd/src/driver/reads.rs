@@ -1,0 +1,230 @@
+//! Linearizable reads: asked together, confirmed together, answered when the store has caught up.
+//!
+//! ```text
+//!   waiting ──▶ asked (read index round) ──▶ confirmed at an index ──▶ answered when applied >= index
+//!      ▲              │
+//!      └──────────────┘  round failed, leader changed, or no answer for an election timeout
+//! ```
+
+use std::collections::BTreeMap;
+
+use raft_core::{LogIndex, ReadId, ReadState};
+
+use super::{ClientId, Driver};
+use crate::kv::command::RangeQuery;
+use crate::kv::limits;
+use crate::wire::client::{Consistency, Refusal, Response};
+
+#[derive(Debug)]
+struct Read {
+    client: ClientId,
+    id: u64,
+    query: RangeQuery,
+    deadline: u64,
+}
+
+#[derive(Debug)]
+struct Round {
+    asked_at: u64,
+    reads: Vec<Read>,
+}
+
+/// All reads of a node that have not been answered.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    waiting: Vec<Read>,
+    asked: BTreeMap<ReadId, Round>,
+    confirmed: BTreeMap<LogIndex, Vec<Read>>,
+    last: u64,
+    count: usize,
+    /// A round was refused; nothing is asked before this tick.
+    not_before: u64,
+}
+
+impl Reads {
+    /// The core has confirmed rounds.
+    pub(super) fn confirmed(&mut self, states: Vec<ReadState>) {
+        for state in states {
+            if let Some(round) = self.asked.remove(&state.id) {
+                self.confirmed
+                    .entry(state.index)
+                    .or_default()
+                    .extend(round.reads);
+            }
+        }
+    }
+
+    /// The core cannot answer these rounds; the reads try again.
+    pub(super) fn failed(&mut self, ids: &[ReadId]) {
+        for id in ids {
+            if let Some(round) = self.asked.remove(id) {
+                self.waiting.extend(round.reads);
+            }
+        }
+    }
+
+    /// All open rounds start again. A late answer to an old round finds nobody, so it cannot confirm a newer read.
+    pub(super) fn ask_again(&mut self) {
+        for round in std::mem::take(&mut self.asked).into_values() {
+            self.waiting.extend(round.reads);
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn are_idle(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn forget_client(&mut self, client: ClientId) {
+        let mut gone = 0;
+        let mut forget = |reads: &mut Vec<Read>| {
+            let before = reads.len();
+            reads.retain(|read| read.client != client);
+            gone += before - reads.len();
+        };
+        forget(&mut self.waiting);
+        self.asked
+            .values_mut()
+            .for_each(|round| forget(&mut round.reads));
+        self.confirmed.values_mut().for_each(forget);
+        self.count -= gone;
+    }
+}
+
+impl Driver {
+    pub(super) fn handle_read(
+        &mut self,
+        client: ClientId,
+        id: u64,
+        consistency: Consistency,
+        query: RangeQuery,
+        timeout_ms: u32,
+    ) {
+        if let Err(error) = limits::check_query(&self.options.limits, &query) {
+            self.refuse(client, id, error.into());
+            return;
+        }
+        match consistency {
+            Consistency::Local => self.answer_from_store(client, id, &query, true),
+            Consistency::Linearizable => {
+                self.handle_linearizable_read(client, id, query, timeout_ms)
+            }
+        }
+    }
+
+    /// Takes a read that must see every write acknowledged before it began.
+    fn handle_linearizable_read(
+        &mut self,
+        client: ClientId,
+        id: u64,
+        query: RangeQuery,
+        timeout_ms: u32,
+    ) {
+        if self.stopping.is_some() && !self.is_leader() {
+            self.refuse(client, id, Refusal::Stopping);
+            return;
+        }
+        if self.reads.count >= self.options.waiting_count {
+            let limit = self.options.waiting_count as u64;
+            self.refuse(
+                client,
+                id,
+                Refusal::Overloaded {
+                    what: "reads waiting".into(),
+                    limit,
+                },
+            );
+            return;
+        }
+        let deadline = self.deadline(timeout_ms);
+        self.reads.count += 1;
+        self.reads.waiting.push(Read {
+            client,
+            id,
+            query,
+            deadline,
+        });
+    }
+
+    /// Answers from this node's store as it is now.
+    fn answer_from_store(&mut self, client: ClientId, id: u64, query: &RangeQuery, local: bool) {
+        let result = self.store.query(query);
+        let applied = self.store.applied_index();
+        self.answer(
+            client,
+            id,
+            Response::Range {
+                result,
+                applied,
+                local,
+            },
+        );
+    }
+
+    /// One round of the core for all reads that wait.
+    pub(super) fn route_reads(&mut self) {
+        if self.reads.waiting.is_empty() || self.now < self.reads.not_before {
+            return;
+        }
+        let id = ReadId(self.reads.last + 1);
+        match self.node.read_index(id) {
+            Ok(()) => {
+                self.reads.last += 1;
+                let reads = std::mem::take(&mut self.reads.waiting);
+                self.reads.asked.insert(
+                    id,
+                    Round {
+                        asked_at: self.now,
+                        reads,
+                    },
+                );
+            }
+            // No leader is known: the reads wait for one, or for their deadline.
+            Err(_) => self.reads.not_before = self.now + 1,
+        }
+    }
+
+    pub(super) fn answer_reads(&mut self) {
+        let applied = LogIndex(self.store.applied_index());
+        while let Some(first) = self.reads.confirmed.first_entry() {
+            if *first.key() > applied {
+                return;
+            }
+            for read in first.remove() {
+                self.reads.count -= 1;
+                self.answer_from_store(read.client, read.id, &read.query, false);
+            }
+        }
+    }
+
+    /// Refuses the reads whose time is over, and asks again where a round's messages were lost.
+    pub(super) fn expire_reads(&mut self) {
+        if self.reads.count == 0 {
+            return;
+        }
+        let patience = self.options.election_timeout_ticks;
+        let stale: Vec<ReadId> = self
+            .reads
+            .asked
+            .iter()
+            .filter(|(_, round)| round.asked_at + patience <= self.now)
+            .map(|(id, _)| *id)
+            .collect();
+        self.reads.failed(&stale);
+        let now = self.now;
+        let mut late = Vec::new();
+        let mut expire =
+            |reads: &mut Vec<Read>| late.extend(reads.extract_if(.., |read| read.deadline <= now));
+        expire(&mut self.reads.waiting);
+        self.reads
+            .asked
+            .values_mut()
+            .for_each(|round| expire(&mut round.reads));
+        self.reads.confirmed.values_mut().for_each(expire);
+        for read in late {
+            self.reads.count -= 1;
+            let refusal = self.no_leader();
+            self.refuse(read.client, read.id, refusal);
+        }
+    }
+}

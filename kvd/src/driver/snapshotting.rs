@@ -1,0 +1,161 @@
+//! Snapshots as the driver sees them: when one is written, and how one from the leader takes the place of the store.
+
+use raft_core::{Entry, EntryId, Envelope, LogIndex, Persist, SnapshotMeta, Storage as _};
+
+use super::{Driver, Effect, WrittenSnapshot};
+use crate::kv::snapshot::SnapshotHeader;
+use crate::kv::store::Store;
+use crate::log_worker::LogJob;
+
+/// A snapshot to be written: an immutable view and what it covers.
+#[derive(Debug)]
+pub struct SnapshotOrder {
+    /// The state after `meta.id` was applied; writes go on meanwhile.
+    pub view: Store,
+    /// What it covers.
+    pub meta: SnapshotMeta,
+}
+
+/// A snapshot from the leader that is complete, verified and durable here, but not yet accepted by the core.
+#[derive(Debug)]
+pub struct StagedSnapshot {
+    /// The shell's number for it, see [`Effect::SnapshotTaken`].
+    pub ticket: u64,
+    /// The leader's message.
+    pub envelope: Envelope,
+    /// What the file says of itself.
+    pub header: SnapshotHeader,
+    /// The state that it holds.
+    pub store: Store,
+}
+
+/// When the next snapshot is due.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    newest: LogIndex,
+    bytes_since: u64,
+    writing: bool,
+    wanted: bool,
+    /// Term of the entry that was applied last; a snapshot names it.
+    applied_term: raft_core::Term,
+    staged: Option<StagedSnapshot>,
+}
+
+impl Snapshots {
+    pub(super) fn new(newest: Option<SnapshotMeta>) -> Snapshots {
+        let id = newest.map_or(EntryId::default(), |meta| meta.id);
+        Snapshots {
+            newest: id.index,
+            bytes_since: 0,
+            writing: false,
+            wanted: false,
+            applied_term: id.term,
+            staged: None,
+        }
+    }
+
+    pub(super) fn count(&mut self, entry: &Entry) {
+        self.bytes_since += entry.payload.len() as u64;
+        self.applied_term = entry.term;
+    }
+}
+
+impl Driver {
+    /// Writes a snapshot as soon as that is possible, whatever has been applied since the last one.
+    pub(super) fn want_snapshot(&mut self) {
+        self.snapshots.wanted = true;
+    }
+
+    /// Orders a snapshot when one is due.
+    ///
+    /// Only of what is synced here: a snapshot ahead of the own log would, after a power cut, stand above a log that has
+    /// lost entries which this node has acknowledged.
+    pub(super) fn maybe_write_snapshot(&mut self) {
+        let applied = LogIndex(self.store.applied_index());
+        let due = self.snapshots.wanted
+            || self.snapshots.bytes_since >= self.options.snapshot_every_bytes;
+        if !due
+            || self.snapshots.writing
+            || applied <= self.snapshots.newest
+            || applied > self.node.persisted_index()
+        {
+            return;
+        }
+        let Some((configuration_index, configuration)) = self.node.configuration_at(applied) else {
+            return;
+        };
+        let configuration = configuration.clone();
+        let id = EntryId {
+            index: applied,
+            term: self.snapshots.applied_term,
+        };
+        let meta = SnapshotMeta {
+            id,
+            configuration,
+            configuration_index,
+        };
+        self.snapshots.writing = true;
+        self.snapshots.wanted = false;
+        self.snapshots.bytes_since = 0;
+        self.effects
+            .push(Effect::WriteSnapshot(Box::new(SnapshotOrder {
+                view: self.store.clone(),
+                meta,
+            })));
+    }
+
+    pub(super) fn handle_snapshot_written(&mut self, written: Option<WrittenSnapshot>) {
+        self.snapshots.writing = false;
+        let Some(written) = written else { return };
+        if written.meta.id.index <= self.snapshots.newest {
+            return;
+        }
+        self.snapshots.newest = written.meta.id.index;
+        self.node.storage_mut().set_snapshot(written.meta);
+        self.purge(written.oldest_kept);
+    }
+
+    fn purge(&mut self, through: EntryId) {
+        if through.index >= self.node.storage().first_index() {
+            self.node.storage_mut().purge(through);
+            self.effects.push(Effect::Log(LogJob::Purge { through }));
+        }
+    }
+
+    /// Offers a staged snapshot to the core. Whether the core takes it shows in the next `Ready`.
+    pub(super) fn handle_snapshot_staged(&mut self, staged: StagedSnapshot) {
+        let envelope = staged.envelope.clone();
+        let ticket = staged.ticket;
+        self.snapshots.staged = Some(staged);
+        if let Err(rejected) = self.node.step(envelope) {
+            tracing::info!(%rejected, "snapshot not needed");
+        }
+        while self.node.has_ready() {
+            let ready = self.node.ready();
+            self.carry_out(ready);
+        }
+        self.snapshots.staged = None;
+        self.effects.push(Effect::SnapshotTaken { ticket });
+    }
+
+    /// The store changes together with the log: from here on everything that is applied comes after the snapshot.
+    pub(super) fn install_if_staged(&mut self, persist: &Persist) {
+        let Some(meta) = &persist.snapshot else {
+            return;
+        };
+        let staged = self
+            .snapshots
+            .staged
+            .take()
+            .expect("the core installs only the snapshot it was just stepped with");
+        assert_eq!(
+            meta.id.index.0, staged.header.index,
+            "the core took another snapshot than the staged one"
+        );
+        self.store = staged.store;
+        self.snapshots.newest = meta.id.index;
+        self.snapshots.applied_term = meta.id.term;
+        self.snapshots.bytes_since = 0;
+        self.reroute_covered(meta.id.index);
+    }
+}

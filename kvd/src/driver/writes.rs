@@ -1,0 +1,552 @@
+//! Writes on their way: from the request, through the leader's log, to the answer.
+//!
+//! A write is a *ticket* until it is answered. Where it stands decides what may be said when time runs out:
+//!
+//! ```text
+//!   Waiting ──▶ Proposed(index, term) ──▶ answered when that entry is applied
+//!      ▲  └───▶ Forwarded(leader) ──────▶ answered by the leader
+//!      └────────────┘  leadership moved, or another entry took the place: try again
+//! ```
+//!
+//! A ticket with a session may be sent again at any time, because the session table makes the repetition harmless. One
+//! without a session is sent again only when it is certain that the first attempt had no effect.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use raft_core::{Entry, LogIndex, NodeId, PersistId, Proposal, ProposeError, Term};
+
+use super::{ClientId, Driver};
+use crate::kv::auth::Principal;
+use crate::kv::command::{Command, command_crc};
+use crate::kv::envelope::{Envelope, SessionRef};
+use crate::kv::limits;
+use crate::kv::store::Applied;
+use crate::log_worker::LogReport;
+use crate::wire::client::{Refusal, Response};
+use crate::wire::peer::{ForwardedWrite, PeerMessage};
+
+/// Largest batch of payload bytes that is proposed in one call; bounds how much one turn puts before a heartbeat.
+const PROPOSE_BYTES_MAX: u64 = 4 << 20;
+
+/// How long opening a session may take; the request carries no time of its own.
+const OPEN_SESSION_TIMEOUT_MS: u32 = 5_000;
+
+/// What a write costs in the log beside its command, rounded up: local prefix, header, envelope and padding.
+const ENTRY_OVERHEAD_BYTES: u64 = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct TicketId(u64);
+
+/// Who waits for the answer.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    Client { client: ClientId, id: u64 },
+    Peer { node: NodeId, request: u64 },
+}
+
+/// Where a ticket stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Proposed(LogIndex, Term),
+    Forwarded(NodeId),
+}
+
+#[derive(Debug)]
+struct Ticket {
+    origin: Origin,
+    principal: Principal,
+    write: ForwardedWrite,
+    deadline: u64,
+    stage: Stage,
+    /// Some attempt may still take effect, so that running out of time means *unknown* and not *failed*.
+    attempted: bool,
+}
+
+impl Ticket {
+    fn bytes(&self) -> u64 {
+        self.write.command.len() as u64 + ENTRY_OVERHEAD_BYTES
+    }
+
+    /// Whether a repetition is harmless even if an earlier attempt took effect.
+    fn is_repeatable(&self) -> bool {
+        self.write.session != SessionRef::None
+    }
+}
+
+/// All tickets of a node.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    tickets: BTreeMap<TicketId, Ticket>,
+    /// Tickets to be sent, in the order in which they came: the sequence numbers of a session must not overtake each other.
+    waiting: BTreeSet<TicketId>,
+    proposed: BTreeMap<LogIndex, (Term, TicketId)>,
+    deadlines: BTreeSet<(u64, TicketId)>,
+    bytes: u64,
+    last: u64,
+    /// Nothing is sent to a leader that has just refused before this tick, so that two nodes that each take the other for
+    /// the leader do not spin.
+    not_before: u64,
+    /// Log time at the election of this leader, and the tick of it.
+    elected: (u64, u64),
+}
+
+/// Space in the log that was prepared and is not spoken for (a leader proposes nothing beyond it).
+#[derive(Debug)]
+pub(super) struct LogSpace {
+    prepared: u64,
+    /// Bytes of each persist that the log has been given and has not reported yet.
+    spent: VecDeque<(PersistId, u64)>,
+    full: bool,
+}
+
+impl LogSpace {
+    pub(super) fn new(report: &LogReport) -> LogSpace {
+        LogSpace {
+            prepared: report.prepared_bytes,
+            spent: VecDeque::new(),
+            full: report.full,
+        }
+    }
+
+    pub(super) fn report(&mut self, report: &LogReport) {
+        self.prepared = report.prepared_bytes;
+        self.full = report.full;
+        let Some(persisted) = report.persisted else {
+            return;
+        };
+        while self
+            .spent
+            .pop_front_if(|(id, _)| *id <= persisted)
+            .is_some()
+        {}
+    }
+
+    pub(super) fn spend(&mut self, id: PersistId, entries: &[Entry]) {
+        let bytes = entries
+            .iter()
+            .map(|entry| entry.payload.len() as u64 + ENTRY_OVERHEAD_BYTES)
+            .sum();
+        self.spent.push_back((id, bytes));
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    fn left(&self) -> u64 {
+        let spent: u64 = self.spent.iter().map(|(_, bytes)| bytes).sum();
+        self.prepared.saturating_sub(spent)
+    }
+}
+
+impl Driver {
+    /// Takes a client's write, or refuses it before anything is sent.
+    pub(super) fn handle_write(
+        &mut self,
+        client: ClientId,
+        id: u64,
+        principal: Principal,
+        write: ForwardedWrite,
+    ) {
+        if let Err(refusal) = self.check_write(&write) {
+            self.refuse(client, id, refusal);
+            return;
+        }
+        self.take_write(Origin::Client { client, id }, principal, write);
+    }
+
+    /// Takes a write that another node forwards. The principal is the one that the other node authenticated.
+    pub(super) fn handle_forward(
+        &mut self,
+        from: NodeId,
+        request: u64,
+        principal: Principal,
+        write: ForwardedWrite,
+    ) {
+        let origin = Origin::Peer {
+            node: from,
+            request,
+        };
+        let checked = match self.is_leader() {
+            true => self.check_write(&write),
+            // Passing it on again could go round in circles.
+            false => Err(Refusal::NotLeader {
+                leader: self.leader.and_then(|id| self.member(id)).cloned(),
+            }),
+        };
+        match checked {
+            Ok(()) => self.take_write(origin, principal, write),
+            Err(refusal) => self.conclude(origin, Response::Refused(refusal)),
+        }
+    }
+
+    /// Opens a session, or finds the one of this name: a write that changes nothing else.
+    pub(super) fn handle_open_session(
+        &mut self,
+        client: ClientId,
+        id: u64,
+        principal: Principal,
+        name: u128,
+    ) {
+        let command = Command::KeepAlive.encode();
+        let write = ForwardedWrite {
+            session: SessionRef::Named(name),
+            sequence: 0,
+            done_below: 0,
+            crc: command_crc(&command),
+            command,
+            timeout_ms: OPEN_SESSION_TIMEOUT_MS,
+        };
+        self.handle_write(client, id, principal, write);
+    }
+
+    fn check_write(&self, write: &ForwardedWrite) -> Result<(), Refusal> {
+        if self.stopping.is_some() && !self.is_leader() {
+            return Err(Refusal::Stopping);
+        }
+        if self.writes.tickets.len() >= self.options.waiting_count
+            || self.writes.bytes >= self.options.waiting_bytes
+        {
+            return Err(Refusal::Overloaded {
+                what: "requests waiting".into(),
+                limit: self.options.waiting_bytes,
+            });
+        }
+        if self.is_leader() && self.space.full {
+            return Err(Refusal::NoSpace);
+        }
+        if command_crc(&write.command) != write.crc {
+            return Err(Refusal::CommandCorrupt);
+        }
+        let command = Command::decode(&write.command).map_err(|error| Refusal::BadRequest {
+            why: error.to_string(),
+        })?;
+        limits::check(&self.options.limits, &command)?;
+        Ok(())
+    }
+
+    fn take_write(&mut self, origin: Origin, principal: Principal, write: ForwardedWrite) {
+        self.writes.last += 1;
+        let id = TicketId(self.writes.last);
+        let deadline = self.deadline(write.timeout_ms);
+        let ticket = Ticket {
+            origin,
+            principal,
+            write,
+            deadline,
+            stage: Stage::Waiting,
+            attempted: false,
+        };
+        self.writes.bytes += ticket.bytes();
+        self.writes.deadlines.insert((deadline, id));
+        self.writes.waiting.insert(id);
+        self.writes.tickets.insert(id, ticket);
+    }
+
+    pub(super) fn deadline(&self, timeout_ms: u32) -> u64 {
+        self.now + u64::from(timeout_ms).div_ceil(super::TICK_MS).max(1)
+    }
+
+    /// Sends everything that waits: into the own log as leader, else to the leader.
+    pub(super) fn route_writes(&mut self) {
+        if self.writes.waiting.is_empty() {
+            return;
+        }
+        if self.is_leader() {
+            while self.propose_batch() {}
+        } else if let Some(leader) = self.leader
+            && self.links.contains(&leader)
+            && self.now >= self.writes.not_before
+        {
+            self.forward_all(leader);
+        }
+    }
+
+    /// Proposes what fits into one batch; whether there may be more to do.
+    fn propose_batch(&mut self) -> bool {
+        let (ids, proposals) = self.next_batch();
+        if ids.is_empty() {
+            return false;
+        }
+        match self.node.propose(proposals) {
+            Ok(first) => {
+                let mut index = first.index;
+                for id in ids {
+                    self.writes
+                        .set_stage(id, Stage::Proposed(index, first.term));
+                    index = index.next();
+                }
+                true
+            }
+            // Waits in the queue, whose bound refuses what comes later.
+            Err(
+                ProposeError::Overloaded { .. }
+                | ProposeError::NotLeader { .. }
+                | ProposeError::Transferring { .. },
+            ) => false,
+            Err(error) => {
+                tracing::error!(%error, "proposal refused by the core");
+                false
+            }
+        }
+    }
+
+    fn next_batch(&self) -> (Vec<TicketId>, Vec<Proposal>) {
+        let room = self.space.left().min(PROPOSE_BYTES_MAX);
+        let mut bytes = 0;
+        let mut ids = Vec::new();
+        let mut proposals = Vec::new();
+        let log_time_ms = self.log_time_ms();
+        for id in &self.writes.waiting {
+            let ticket = &self.writes.tickets[id];
+            bytes += ticket.bytes();
+            if bytes > room && !ids.is_empty() || ticket.bytes() > self.space.left() {
+                break;
+            }
+            let payload = ticket.payload(log_time_ms);
+            let checksum = raft_log::record::payload_checksum(self.options.cluster, &payload);
+            ids.push(*id);
+            proposals.push(Proposal { payload, checksum });
+        }
+        (ids, proposals)
+    }
+
+    fn forward_all(&mut self, leader: NodeId) {
+        let ids: Vec<TicketId> = self.writes.waiting.iter().copied().collect();
+        for id in ids {
+            let ticket = &self.writes.tickets[&id];
+            if let Origin::Peer { .. } = ticket.origin {
+                // It came from a node that took this one for the leader; that node knows better by now where to send it.
+                let leader = self.member(leader).cloned();
+                self.finish(id, Response::Refused(Refusal::NotLeader { leader }));
+                continue;
+            }
+            let left_ms = (ticket.deadline - self.now) * super::TICK_MS;
+            let write = ForwardedWrite {
+                timeout_ms: u32::try_from(left_ms).unwrap_or(u32::MAX),
+                ..ticket.write.clone()
+            };
+            let message = PeerMessage::Forward {
+                request: id.0,
+                principal: ticket.principal.clone(),
+                write,
+            };
+            self.effects.push(super::Effect::Send {
+                to: leader,
+                message,
+            });
+            self.writes.set_stage(id, Stage::Forwarded(leader));
+        }
+    }
+
+    /// The leader's answer to a forwarded write.
+    pub(super) fn handle_forward_reply(&mut self, from: NodeId, request: u64, response: Response) {
+        let id = TicketId(request);
+        let Some(ticket) = self.writes.tickets.get_mut(&id) else {
+            return;
+        };
+        if ticket.stage != Stage::Forwarded(from) {
+            // Sent again elsewhere since; the newer attempt will answer, with the same result.
+            return;
+        }
+        if let Response::Refused(Refusal::NotLeader { .. } | Refusal::Stopping) = response {
+            self.writes.not_before = self.now + 1;
+            self.writes.set_stage(id, Stage::Waiting);
+            return;
+        }
+        self.finish(id, response);
+    }
+
+    /// Answers the write whose entry was just applied; writes whose place another entry took are sent again.
+    pub(super) fn answer_write(&mut self, index: LogIndex, term: Term, applied: Applied) {
+        let Some((proposed_term, id)) = self.writes.proposed.remove(&index) else {
+            return;
+        };
+        if proposed_term == term {
+            self.finish(id, response_of(applied));
+        } else {
+            self.displaced(id);
+        }
+    }
+
+    /// Sends the write again whose place in the log was taken by an entry of another term.
+    pub(super) fn reroute_displaced(&mut self, index: LogIndex, term: Term) {
+        if let Some((proposed_term, id)) = self.writes.proposed.remove(&index)
+            && proposed_term != term
+        {
+            self.displaced(id);
+        }
+    }
+
+    /// The entry of this attempt is not in the log and, its place being committed, never will be.
+    fn displaced(&mut self, id: TicketId) {
+        self.writes.set_stage(id, Stage::Waiting);
+    }
+
+    /// Writes that were proposed at or below an installed snapshot: it says what became of the log, but not of them.
+    pub(super) fn reroute_covered(&mut self, through: LogIndex) {
+        let above = self.writes.proposed.split_off(&through.next());
+        let covered = std::mem::replace(&mut self.writes.proposed, above);
+        for (_, id) in covered.into_values() {
+            self.retry_if_harmless(id);
+        }
+    }
+
+    /// The link to `peer` is gone, or it leads no longer: what was forwarded to it may never be answered.
+    pub(super) fn reroute_forwarded_to(&mut self, peer: NodeId) {
+        let lost: Vec<TicketId> = self
+            .writes
+            .tickets
+            .iter()
+            .filter(|(_, t)| t.stage == Stage::Forwarded(peer))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in lost {
+            self.retry_if_harmless(id);
+        }
+    }
+
+    fn retry_if_harmless(&mut self, id: TicketId) {
+        match self.writes.tickets.get(&id) {
+            Some(ticket) if ticket.is_repeatable() => self.writes.set_stage(id, Stage::Waiting),
+            Some(_) => self.finish(
+                id,
+                unknown("the leader was lost after the write was sent to it"),
+            ),
+            None => {}
+        }
+    }
+
+    /// Role, term or leader changed.
+    pub(super) fn leadership_changed(&mut self, before: Option<NodeId>) {
+        if let Some(old) = before.filter(|old| Some(*old) != self.leader) {
+            self.reroute_forwarded_to(old);
+        }
+        if self.is_leader() {
+            self.writes.elected = (self.store.log_time_ms(), self.now);
+        } else {
+            self.reroute_proposed();
+        }
+        self.reads.ask_again();
+    }
+
+    /// This node leads no longer: what it proposed may or may not survive. What may be repeated is sent to the next leader at
+    /// once instead of waiting for other entries to reach its index.
+    fn reroute_proposed(&mut self) {
+        let proposed = std::mem::take(&mut self.writes.proposed);
+        for (index, (term, id)) in proposed {
+            match self.writes.tickets.get(&id) {
+                Some(ticket) if ticket.is_repeatable() => self.writes.set_stage(id, Stage::Waiting),
+                Some(_) => {
+                    self.writes.proposed.insert(index, (term, id));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Time of the log: what it had reached when this leader was elected, and what has gone by here since. Never a wall clock.
+    fn log_time_ms(&self) -> u64 {
+        let (at_election, tick) = self.writes.elected;
+        (at_election + (self.now - tick) * super::TICK_MS).max(self.store.log_time_ms())
+    }
+
+    pub(super) fn expire_writes(&mut self) {
+        while let Some(&(deadline, id)) = self.writes.deadlines.first() {
+            if deadline > self.now {
+                return;
+            }
+            self.writes.deadlines.pop_first();
+            let Some(ticket) = self.writes.tickets.get(&id) else {
+                continue;
+            };
+            let response = match ticket.attempted {
+                true => unknown("no quorum has confirmed it in time; it may still take effect"),
+                false if self.space.full => Response::Refused(Refusal::NoSpace),
+                false => Response::Refused(self.no_leader()),
+            };
+            self.finish(id, response);
+        }
+    }
+
+    fn finish(&mut self, id: TicketId, response: Response) {
+        let Some(ticket) = self.writes.tickets.remove(&id) else {
+            return;
+        };
+        self.writes.bytes -= ticket.bytes();
+        self.writes.waiting.remove(&id);
+        self.writes.deadlines.remove(&(ticket.deadline, id));
+        self.conclude(ticket.origin, response);
+    }
+
+    fn conclude(&mut self, origin: Origin, response: Response) {
+        match origin {
+            Origin::Client { client, id } => self.answer(client, id, response),
+            Origin::Peer { node, request } => {
+                self.effects.push(super::Effect::Send {
+                    to: node,
+                    message: PeerMessage::ForwardReply { request, response },
+                });
+            }
+        }
+    }
+
+    /// Whether nothing is on its way any more.
+    pub(super) fn writes_are_idle(&self) -> bool {
+        self.writes.tickets.is_empty()
+    }
+}
+
+impl Writes {
+    fn set_stage(&mut self, id: TicketId, stage: Stage) {
+        let Some(ticket) = self.tickets.get_mut(&id) else {
+            return;
+        };
+        ticket.stage = stage;
+        match stage {
+            Stage::Waiting => {
+                self.waiting.insert(id);
+            }
+            Stage::Proposed(index, term) => {
+                ticket.attempted = true;
+                self.waiting.remove(&id);
+                // What stood at this index was never committed, or this leader would have it in its log.
+                if let Some((_, displaced)) = self.proposed.insert(index, (term, id)) {
+                    self.set_stage(displaced, Stage::Waiting);
+                }
+            }
+            Stage::Forwarded(_) => {
+                ticket.attempted = true;
+                self.waiting.remove(&id);
+            }
+        }
+    }
+}
+
+impl Ticket {
+    fn payload(&self, log_time_ms: u64) -> Bytes {
+        Envelope {
+            principal: self.principal.borrowed(),
+            session: self.write.session,
+            sequence: self.write.sequence,
+            done_below: self.write.done_below,
+            log_time_ms,
+            command_crc: self.write.crc,
+            command: &self.write.command,
+        }
+        .encode()
+    }
+}
+
+fn unknown(why: &str) -> Response {
+    Response::Refused(Refusal::OutcomeUnknown { why: why.into() })
+}
+
+fn response_of(applied: Applied) -> Response {
+    match applied {
+        Applied::Done { session, result } => Response::Written { session, result },
+        Applied::Refused(refusal) => Response::Refused(refusal.into()),
+    }
+}

@@ -1,0 +1,152 @@
+//! The shell around the [`Driver`]: sockets, threads, the clock.
+//!
+//! The network, the consensus loop and the answers share one thread, because a hand-over between threads costs more than
+//! the protocol does; the log has a thread of its own, because a sync blocks. Nothing in the loop waits for a disk.
+
+mod admission;
+mod boot;
+mod clients;
+mod facts;
+mod log_thread;
+mod shell;
+mod snapshot_tasks;
+mod unix_socket;
+
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::kv::auth::Principal;
+use crate::wire::client::{Request, Response};
+
+/// A running node: its threads, and a way to talk to it in the same process.
+///
+/// Dropping the handle stops the node as a crash would: nothing is flushed and nobody is told. [`Node::shutdown`] hands
+/// leadership over first.
+pub struct Node {
+    controls: mpsc::Sender<Control>,
+    thread: JoinHandle<Result<(), Failure>>,
+    address: SocketAddr,
+    http: Option<SocketAddr>,
+    /// Closed when the thread ends.
+    ended: mpsc::Receiver<()>,
+}
+
+/// What the owner of a node may ask of it.
+pub(crate) enum Control {
+    Shutdown,
+    Crash,
+    /// A request as from a client of this name, without a connection.
+    Ask {
+        principal: Principal,
+        request: Request,
+        answer: oneshot::Sender<Response>,
+    },
+    /// Drop all datagrams to and from these addresses.
+    Cut(Vec<SocketAddr>),
+}
+
+/// A cheap way to ask a node in the same process, for the HTTP door and the demo's shell.
+#[derive(Clone)]
+pub struct Asker {
+    /// Weak, so that a door does not keep a dropped node alive.
+    controls: mpsc::WeakSender<Control>,
+}
+
+impl Asker {
+    /// Asks as `principal` and waits for the answer; `None` when the node is gone.
+    pub async fn ask(&self, principal: Principal, request: Request) -> Option<Response> {
+        let (answer, answered) = oneshot::channel();
+        let ask = Control::Ask {
+            principal,
+            request,
+            answer,
+        };
+        self.controls.upgrade()?.send(ask).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+impl Node {
+    /// Opens the data directory, binds the sockets and starts the threads. Returns as soon as the node serves, before it has
+    /// found a quorum.
+    ///
+    /// # Errors
+    /// Everything that `kvd run` reports with an exit code: see [`Failure`].
+    pub fn start(config: Config) -> Result<Node, Failure> {
+        let (controls, inbox) = mpsc::channel(64);
+        let (ready, started) = std::sync::mpsc::channel();
+        let (alive, ended) = mpsc::channel(1);
+        let own = controls.downgrade();
+        let thread = std::thread::Builder::new()
+            .name(format!("kvd-{}", config.node.name))
+            .spawn(move || {
+                let _alive = alive;
+                shell::run(&config, own, inbox, ready)
+            })
+            .map_err(|error| Failure::start("a thread", &error))?;
+        match started.recv() {
+            Ok(bound) => Ok(Node {
+                controls,
+                thread,
+                address: bound.address,
+                http: bound.http,
+                ended,
+            }),
+            Err(_) => match thread.join().expect("a node's thread does not panic") {
+                Ok(()) => Err(Failure::start("the node", &"it stopped before it served")),
+                Err(failure) => Err(failure),
+            },
+        }
+    }
+
+    /// Where peers and clients reach this node.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the HTTP door is, if it is open.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// A way to ask this node.
+    pub fn asker(&self) -> Asker {
+        Asker {
+            controls: self.controls.downgrade(),
+        }
+    }
+
+    /// Asks the node to hand leadership over and stop.
+    pub fn shutdown(&self) {
+        // A node that is gone needs no asking; `join` tells why it went.
+        let _ = self.controls.try_send(Control::Shutdown);
+    }
+
+    /// Stops the node between two steps: nothing is flushed and nobody is told.
+    pub fn crash(&self) {
+        let _ = self.controls.try_send(Control::Crash);
+    }
+
+    /// Drops all datagrams to and from these addresses, until called again.
+    pub fn cut(&self, from: Vec<SocketAddr>) {
+        let _ = self.controls.try_send(Control::Cut(from));
+    }
+
+    /// Waits until the node has ended, for whatever reason; [`Node::join`] tells which.
+    pub async fn ended(&mut self) {
+        // Nothing is ever sent; the channel closes.
+        let _ = self.ended.recv().await;
+    }
+
+    /// Waits until the node has stopped.
+    ///
+    /// # Errors
+    /// Why it stopped, if nobody asked it to.
+    pub fn join(self) -> Result<(), Failure> {
+        self.thread.join().expect("a node's thread does not panic")
+    }
+}

@@ -1,0 +1,56 @@
+//! Which incarnation of a peer may talk to this node.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use raft_log::fs::OsFs;
+use raft_net::{Admission, Hello, Refusal};
+
+use crate::identity::{Identity, Seen};
+
+/// Admits members whose incarnation is not older than the highest one seen, and remembers that on disk before it answers.
+///
+/// Without the memory a directory restored from a backup would be let in after a restart of its peers, vote a second time in
+/// a term it has forgotten, and could help to elect a leader that lacks committed entries.
+pub(super) struct Durable {
+    identity: Arc<Mutex<Identity<OsFs>>>,
+}
+
+impl Durable {
+    pub(super) fn new(identity: Identity<OsFs>) -> Durable {
+        Durable {
+            identity: Arc::new(Mutex::new(identity)),
+        }
+    }
+}
+
+impl Admission for Durable {
+    fn admit<'a>(
+        &'a self,
+        hello: &'a Hello,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>> {
+        let identity = self.identity.clone();
+        let (node, counter, boot) = (hello.node, hello.boot_counter, hello.boot_id);
+        Box::pin(async move {
+            // It may sync, so it runs elsewhere than on the network's thread.
+            let seen = tokio::task::spawn_blocking(move || {
+                identity
+                    .lock()
+                    .expect("no holder panics")
+                    .record_seen(node, counter, boot)
+            });
+            match seen.await.expect("recording an incarnation does not panic") {
+                Ok(Seen::Admitted) => Ok(()),
+                Ok(Seen::Stale { counter, boot_id }) => Err(Refusal::StaleIncarnation {
+                    seen: (counter, boot_id),
+                }),
+                Ok(Seen::Unknown) => Err(Refusal::UnknownMember),
+                Err(error) => {
+                    tracing::error!(%error, "the peer's incarnation could not be recorded, so it is not let in");
+                    Err(Refusal::UnknownMember)
+                }
+            }
+        })
+    }
+}

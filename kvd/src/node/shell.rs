@@ -1,0 +1,421 @@
+//! The loop of one node.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft_core::{LogIndex, NodeId};
+use raft_log::fs::OsFs;
+use raft_net::{Endpoint, Identity, Impairment, Lane, NetEvent};
+use tokio::sync::{mpsc, oneshot};
+
+use super::clients::{Clients, NewClient};
+use super::facts::FactFinder;
+use super::log_thread::{FromLog, LogThread};
+use super::snapshot_tasks::SnapshotTasks;
+use super::unix_socket::{self, SocketClient};
+use super::{Asker, Control, admission, boot};
+use crate::config::Config;
+use crate::driver::{ClientId, Driver, Effect, Event, TICK_MS};
+use crate::exit::{ExitCode, Failure};
+use crate::kv::auth::{Principal, Role};
+use crate::wire::client::{RequestFrame, Response};
+use crate::wire::peer::{self, PeerMessage};
+
+/// Events from tasks that may wait for the loop; a full channel slows the tasks down, and with them their clients.
+const INBOX_MAX: usize = 4096;
+
+/// Events of one kind taken in one turn before the effects are carried out.
+const TURN_MAX: usize = 2048;
+
+/// How long a stop may take, the hand-over included, before the node goes anyway.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the last answers may take to reach their clients when the node stops.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Connections on the admin socket that wait for the loop.
+const SOCKET_BACKLOG: usize = 16;
+
+/// Ticks between two looks at the disk and the certificate.
+const FACTS_TICKS: u64 = 100;
+
+/// Where a started node listens.
+pub(super) struct Bound {
+    pub(super) address: SocketAddr,
+    pub(super) http: Option<SocketAddr>,
+}
+
+/// Runs a node on this thread until it is told to stop or fails.
+pub(super) fn run(
+    config: &Config,
+    controls: mpsc::WeakSender<Control>,
+    inbox: mpsc::Receiver<Control>,
+    ready: std::sync::mpsc::Sender<Bound>,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::start("the runtime", &error))?;
+    let result = runtime.block_on(async move {
+        let shell = Shell::start(config, Asker { controls }, &ready).await?;
+        drop(ready);
+        shell.run(inbox).await
+    });
+    // Tasks that still wait for a disk must not hold up a stop, nor a crash.
+    runtime.shutdown_background();
+    result
+}
+
+struct Shell {
+    driver: Driver,
+    endpoint: Arc<Endpoint>,
+    network: mpsc::Receiver<NetEvent>,
+    log: LogThread,
+    reports: mpsc::UnboundedReceiver<FromLog>,
+    inbox: mpsc::Receiver<Event>,
+    tasks: SnapshotTasks,
+    reader: raft_log::Reader<OsFs>,
+    clients: Clients,
+    on_socket: mpsc::Receiver<SocketClient>,
+    facts: FactFinder,
+    asked: HashMap<ClientId, oneshot::Sender<Response>>,
+    staged: HashMap<u64, oneshot::Sender<()>>,
+    last_staged: u64,
+    cluster: u32,
+    stopping: Option<tokio::time::Instant>,
+}
+
+/// Why the loop ends.
+enum End {
+    Stopped,
+    Crashed,
+}
+
+impl Shell {
+    async fn start(
+        config: &Config,
+        asker: Asker,
+        ready: &std::sync::mpsc::Sender<Bound>,
+    ) -> Result<Shell, Failure> {
+        let booted = boot::boot(config)?;
+        let (tell_inbox, inbox) = mpsc::channel(INBOX_MAX);
+        let (tell_reports, reports) = mpsc::unbounded_channel();
+        let cluster = booted.cluster;
+        let frame_bytes_max = booted.endpoint_options.client_frame_bytes_max;
+        let admission = Arc::new(admission::Durable::new(booted.identity));
+        let (endpoint, network) = Endpoint::bind(
+            booted.endpoint_options,
+            booted.credentials,
+            booted.hello,
+            admission,
+        )?;
+        endpoint.set_peers(booted.peers);
+        let address = endpoint.local_addr();
+        let http = match config.http.listen {
+            Some(listen) => {
+                Some(crate::http::serve(listen, config.limits.request_bytes, asker).await?)
+            }
+            None => None,
+        };
+        let (newcomers, on_socket) = mpsc::channel(SOCKET_BACKLOG);
+        if let Some(path) = &config.node.socket {
+            unix_socket::listen(path, newcomers, frame_bytes_max)?;
+        }
+        let failures = tell_reports.clone();
+        let log = LogThread::start(booted.worker, config.log.segment_bytes, tell_reports)
+            .map_err(|error| Failure::start("a thread", &error))?;
+        let tasks = SnapshotTasks {
+            dir: booted.snapshots,
+            inbox: tell_inbox,
+            failures,
+            cluster,
+        };
+        // The receiver is `Node::start`, which waits for this.
+        let _ = ready.send(Bound { address, http });
+        Ok(Shell {
+            driver: booted.driver,
+            endpoint: Arc::new(endpoint),
+            network,
+            log,
+            reports,
+            inbox,
+            tasks,
+            reader: booted.reader,
+            clients: Clients::default(),
+            on_socket,
+            facts: FactFinder::new(&config.node.data, booted.certificate_expires),
+            asked: HashMap::new(),
+            staged: HashMap::new(),
+            last_staged: 0,
+            cluster,
+            stopping: None,
+        })
+    }
+
+    async fn run(mut self, mut controls: mpsc::Receiver<Control>) -> Result<(), Failure> {
+        let end = self.serve(&mut controls).await?;
+        match end {
+            End::Crashed => Ok(()),
+            End::Stopped => {
+                self.clients.drain(DRAIN_PATIENCE).await;
+                self.endpoint.close("stopping").await;
+                let log = self.log;
+                tokio::task::spawn_blocking(move || log.close())
+                    .await
+                    .expect("closing the log does not panic")?;
+                Ok(())
+            }
+        }
+    }
+
+    async fn serve(&mut self, controls: &mut mpsc::Receiver<Control>) -> Result<End, Failure> {
+        let mut clock = tokio::time::interval(Duration::from_millis(TICK_MS));
+        // After a pause the missed ticks are not made up for: a burst of them would look like an election timeout.
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                biased;
+                Some(said) = self.reports.recv() => self.take_report(said)?,
+                _ = clock.tick() => self.tick(),
+                Some(event) = self.network.recv() => self.take_network(event)?,
+                Some(event) = self.inbox.recv() => self.take_event(event),
+                Some(client) = self.on_socket.recv() => self.clients.serve(client, self.tasks.inbox.clone()),
+                control = controls.recv() => if self.take_control(control) { return Ok(End::Crashed) },
+            }
+            self.drain()?;
+            let effects = self.driver.turn();
+            if self.carry_out(effects)?
+                || self
+                    .stopping
+                    .is_some_and(|limit| limit <= tokio::time::Instant::now())
+            {
+                return Ok(End::Stopped);
+            }
+        }
+    }
+
+    /// Takes everything else that has arrived, so that it shares one batch, one sync and one write per stream.
+    fn drain(&mut self) -> Result<(), Failure> {
+        while let Ok(said) = self.reports.try_recv() {
+            self.take_report(said)?;
+        }
+        for _ in 0..TURN_MAX {
+            let Ok(event) = self.network.try_recv() else {
+                break;
+            };
+            self.take_network(event)?;
+        }
+        for _ in 0..TURN_MAX {
+            let Ok(event) = self.inbox.try_recv() else {
+                break;
+            };
+            self.take_event(event);
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        if self.driver.ticks().is_multiple_of(FACTS_TICKS) {
+            self.driver.handle(Event::Facts(self.facts.find()));
+        }
+        self.driver.handle(Event::Tick);
+    }
+
+    fn take_event(&mut self, event: Event) {
+        if let Event::ClientGone(id) = &event {
+            self.clients.forget(*id);
+        }
+        self.driver.handle(event);
+    }
+
+    fn take_report(&mut self, said: FromLog) -> Result<(), Failure> {
+        match said {
+            FromLog::Report(report) => {
+                self.facts.note(&report);
+                self.driver.handle(Event::Log(report));
+                Ok(())
+            }
+            FromLog::Failed(failure) => Err(failure.into()),
+        }
+    }
+
+    fn take_network(&mut self, event: NetEvent) -> Result<(), Failure> {
+        match event {
+            NetEvent::Message { from, payload, .. } => match peer::decode(self.cluster, payload) {
+                Ok(message) => self.driver.handle(Event::Peer {
+                    from: NodeId(from),
+                    message,
+                }),
+                Err(error) => tracing::warn!(from, %error, "message from a peer dropped"),
+            },
+            NetEvent::PeerUp { id, hello } => {
+                self.driver.handle(Event::PeerUp {
+                    peer: NodeId(id),
+                    boot_counter: hello.boot_counter,
+                });
+            }
+            NetEvent::PeerDown { id, reason } => {
+                tracing::info!(peer = id, reason, "link down");
+                self.driver.handle(Event::PeerDown { peer: NodeId(id) });
+            }
+            NetEvent::Client(stream) => match principal_of(&stream.identity) {
+                Some(principal) => {
+                    let newcomer = NewClient {
+                        principal,
+                        receiver: stream.receiver,
+                        sender: stream.sender,
+                    };
+                    self.clients.serve(newcomer, self.tasks.inbox.clone());
+                }
+                None => {
+                    tracing::warn!(remote = %stream.remote, "a node's certificate on a client stream refused")
+                }
+            },
+            NetEvent::Snapshot(incoming) => {
+                self.last_staged += 1;
+                let ticket = self.last_staged;
+                let (taken, told) = oneshot::channel();
+                self.staged.insert(ticket, taken);
+                self.tasks.receive(ticket, incoming, told);
+            }
+            NetEvent::RefusedBy { id, refusal } => return self.refused_by(id, &refusal),
+            NetEvent::Refused { remote, reason } => {
+                tracing::warn!(%remote, reason, "connection refused")
+            }
+            other => tracing::debug!(?other, "network event of an unknown kind"),
+        }
+        Ok(())
+    }
+
+    /// A peer does not let this node in. That its directory is older than one the peer has seen cannot mend itself.
+    fn refused_by(&self, peer: u64, refusal: &raft_net::Refusal) -> Result<(), Failure> {
+        tracing::warn!(peer, %refusal, "refused by a peer");
+        match Failure::of_refusal(peer, refusal) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Does what the owner of the node asks; true for a crash.
+    fn take_control(&mut self, control: Option<Control>) -> bool {
+        match control {
+            None | Some(Control::Crash) => return true,
+            Some(Control::Shutdown) => {
+                self.stopping
+                    .get_or_insert(tokio::time::Instant::now() + STOP_PATIENCE);
+                self.driver.handle(Event::Shutdown);
+            }
+            Some(Control::Ask {
+                principal,
+                request,
+                answer,
+            }) => {
+                let id = self.clients.number();
+                self.asked.insert(id, answer);
+                let frame = RequestFrame {
+                    id: 0,
+                    body: request,
+                };
+                self.driver.handle(Event::Request {
+                    client: id,
+                    principal,
+                    frame,
+                });
+            }
+            Some(Control::Cut(from)) => {
+                let addresses = from
+                    .into_iter()
+                    .map(|address| (address, raft_net::Path::CUT))
+                    .collect();
+                self.endpoint.impair(&Impairment {
+                    addresses,
+                    ..Impairment::default()
+                });
+            }
+        }
+        false
+    }
+
+    /// Carries effects out in order; true when the driver has nothing left to do.
+    fn carry_out(&mut self, effects: Vec<Effect>) -> Result<bool, Failure> {
+        let mut stopped = false;
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => self.send(to, &message),
+                Effect::Log(job) => self.log.push(job),
+                Effect::Fetch(fetch) => self.fetch(fetch),
+                Effect::Answer { client, frame } => match self.asked.remove(&client) {
+                    // Whoever asked may have stopped waiting.
+                    Some(answer) => drop(answer.send(frame.body)),
+                    None => self.clients.answer(client, frame),
+                },
+                Effect::WriteSnapshot(order) => self.tasks.write(*order),
+                Effect::SendSnapshot { to, envelope } => {
+                    self.tasks.send(self.endpoint.clone(), to, envelope)
+                }
+                Effect::SnapshotTaken { ticket } => {
+                    if let Some(taken) = self.staged.remove(&ticket) {
+                        // The task that waits for it may have lost its link.
+                        let _ = taken.send(());
+                    }
+                }
+                Effect::Observe(event) => tracing::info!(target: "kvd::raft", "{event}"),
+                Effect::Stopped => stopped = true,
+                Effect::Halt { index, why } => return Err(newer_entry(index, &why)),
+            }
+        }
+        Ok(stopped)
+    }
+
+    /// Sends or drops: the protocol makes up for what is lost, and a full queue means that the peer is behind anyway.
+    fn send(&self, to: NodeId, message: &PeerMessage) {
+        let lane = if message.is_urgent() {
+            Lane::Urgent
+        } else {
+            Lane::Bulk
+        };
+        if let Err(error) = self
+            .endpoint
+            .send(to.0, lane, peer::encode(self.cluster, message))
+        {
+            tracing::trace!(%to, %error, "message not sent");
+        }
+    }
+
+    /// Reads old entries on another thread: a page fault must not stop the loop.
+    fn fetch(&self, fetch: raft_core::Fetch) {
+        let reader = self.reader.clone();
+        let inbox = self.tasks.inbox.clone();
+        tokio::spawn(async move {
+            let range = fetch.range.start.0..fetch.range.end.0;
+            let max_bytes = fetch.max_bytes;
+            let read = tokio::task::spawn_blocking(move || reader.entries(range, max_bytes)).await;
+            let entries = match read.expect("reading the log does not panic") {
+                Ok(stored) => crate::recover::core_entries(stored).ok(),
+                Err(error) => {
+                    tracing::warn!(%error, "entries not readable");
+                    None
+                }
+            };
+            let _ = inbox.send(Event::Fetched { fetch, entries }).await;
+        });
+    }
+}
+
+/// What a certificate makes of its bearer. Nodes talk on peer links and have no business here.
+fn principal_of(identity: &Identity) -> Option<Principal> {
+    match identity {
+        Identity::Client { name, .. } => Some(Principal::new(Role::Client, name)),
+        Identity::Admin { name, .. } => Some(Principal::new(Role::Admin, name)),
+        Identity::Node { .. } => None,
+    }
+}
+
+fn newer_entry(index: LogIndex, why: &str) -> Failure {
+    let mut failure =
+        Failure::new(ExitCode::FormatNewer, why).with_help("start a newer kvd on this directory");
+    failure.index = Some(index.0);
+    failure
+}
