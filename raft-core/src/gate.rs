@@ -26,13 +26,18 @@ impl<S: Storage> Node<S> {
             self.core.answer_pre_vote(from, term, request, leader);
             return Ok(());
         }
+        let before = self.core.term();
         if message.has_future_term() {
             self.check_pre_vote_grant(term)?;
         } else {
             self.observe_term(from, term, &message)?;
         }
-        let next = self.role.step(&mut self.core, from, message)?;
-        self.apply_next(next);
+        match self.role.step(&mut self.core, from, message) {
+            Ok(next) => self.apply_next(next),
+            // An answer to what this node was in an older term. That the term is over was all it had to say.
+            Err(Rejected::NotLeader | Rejected::Unasked) if self.core.term() > before => {}
+            Err(rejected) => return Err(rejected),
+        }
         Ok(())
     }
 

@@ -151,7 +151,13 @@ impl Progress {
         if is_old {
             return false;
         }
-        self.become_probe(prev.min(candidate.next()).max(self.matched.next()));
+        let next = prev.min(candidate.next()).max(self.matched.next());
+        let gets_nowhere = next == self.next;
+        self.become_probe(next);
+        // It rejects what it acknowledged: its log went back. Asking again at once would get the same answer for ever.
+        self.state = State::Probe {
+            paused: gets_nowhere,
+        };
         true
     }
 

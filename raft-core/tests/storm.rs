@@ -57,16 +57,16 @@ impl Storm {
     fn new(seed: u64, configuration: Configuration) -> Storm {
         let mut dice = Dice(seed);
         let mut cluster = Cluster::with_configuration(configuration);
-        let (pre_vote, check_quorum) = (dice.chance(80), dice.chance(80));
         let (inflight, append_bytes) = (1 + dice.roll(6) as usize, 1 + dice.roll(300));
-        cluster.configure(|config| {
+        for member in cluster.members.values_mut() {
+            let config = &mut member.config;
             config.election_timeout_ticks = 5;
-            config.pre_vote = pre_vote;
-            config.check_quorum = check_quorum;
+            config.pre_vote = dice.chance(80);
+            config.check_quorum = dice.chance(80);
             config.max_inflight_appends = inflight;
             config.max_append_bytes = append_bytes;
             config.max_apply_bytes = 100;
-        });
+        }
         cluster.start_all();
         let ids = cluster.members.keys().copied().collect();
         Storm {
@@ -312,9 +312,9 @@ const DEFAULT_SEEDS: u64 = 200;
 
 fn run(seed: u64) -> [u64; SIGNS.len()] {
     let voters = |count: u64| (1..=count).map(NodeId);
-    let mut configuration = Configuration::new(voters(if seed % 3 == 0 { 5 } else { 3 }));
+    let mut configuration = Configuration::new(voters(if seed.is_multiple_of(3) { 5 } else { 3 }));
     // Every seventh cluster is in the middle of a change of members, and has a learner.
-    if seed % 7 == 0 {
+    if seed.is_multiple_of(7) {
         configuration.voters_outgoing = [NodeId(1), NodeId(2), NodeId(6)].into();
         configuration.learners = [NodeId(9)].into();
     }

@@ -267,9 +267,12 @@ fn handle_snapshot<S: Storage>(
 }
 
 fn install<S: Storage>(core: &mut Core<S>, meta: SnapshotMeta) {
+    let known = core.membership.current_index();
     core.membership
         .replace(meta.configuration_index, meta.configuration.clone());
-    core.announce_configuration();
+    if meta.configuration_index != known {
+        core.announce_configuration();
+    }
     core.event(Event::SnapshotAccepted { meta: meta.clone() });
     core.log.install(meta);
     core.persistence.replace();

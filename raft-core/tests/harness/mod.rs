@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use raft_core::{
-    Config, Configuration, Entry, EntryId, Envelope, Event, Fetch, HardState, LogIndex,
-    MemoryStorage, Node, NodeId, Persist, PersistId, Proposal, ProposeError, ReadId, ReadState,
-    Ready, Rejected, Role, Status, Term,
+    Append, AppendResponse, Config, Configuration, Entry, EntryId, Envelope, Event, Fetch,
+    HardState, LogIndex, MemoryStorage, Message, Node, NodeId, Persist, PersistId, Proposal,
+    ProposeError, ReadError, ReadId, ReadState, Ready, Rejected, Role, Status, Term,
 };
 
 use self::safety::Safety;
@@ -78,6 +78,41 @@ pub(crate) fn command(index: u64, term: u64, payload: &str) -> Entry {
         payload,
         checksum,
     }
+}
+
+/// A message made by hand.
+pub(crate) fn envelope(from: u64, to: u64, term: u64, message: Message) -> Envelope {
+    Envelope {
+        from: id(from),
+        to: id(to),
+        term: Term(term),
+        message,
+    }
+}
+
+/// An append with entries after `prev`.
+pub(crate) fn append(prev: EntryId, entries: Vec<Entry>, commit: u64) -> Message {
+    Message::Append(Append {
+        prev,
+        entries,
+        commit: index(commit),
+    })
+}
+
+/// The answers of `from` that are on their way.
+pub(crate) fn answers(cluster: &mut Cluster, from: u64) -> Vec<Message> {
+    cluster
+        .take(|envelope| envelope.from == id(from))
+        .into_iter()
+        .map(|envelope| envelope.message)
+        .collect()
+}
+
+/// An acknowledgement up to `matched`.
+pub(crate) fn accepted(matched: u64) -> Message {
+    Message::AppendResponse(AppendResponse::Accepted {
+        matched: index(matched),
+    })
 }
 
 /// Any checksum will do: the core only carries it.
@@ -228,7 +263,7 @@ impl Cluster {
         let member = &self.members[&id];
         let node = member.node.as_ref().expect("the node is up");
         node.check_invariants();
-        self.safety.observe(id, node, &member.disk);
+        self.safety.observe(id, node);
     }
 
     fn take_ready(&mut self, id: NodeId, ready: Ready) {
@@ -249,7 +284,7 @@ impl Cluster {
         }
         for envelope in ready.messages {
             self.say(envelope.to_string());
-            self.bag.push(envelope);
+            self.post(envelope);
         }
         for envelope in ready.messages_after_sync {
             self.say(format!("{envelope} after {}", ready.after_sync));
@@ -318,24 +353,31 @@ impl Cluster {
     }
 
     fn release(&mut self, id: NodeId, done: PersistId) {
-        let member = self.members.get_mut(&id).expect("a member of the test");
-        while member
+        while self
+            .member(id)
             .waiting
             .front()
             .is_some_and(|(after, _)| *after <= done)
         {
-            let (_, envelope) = member.waiting.pop_front().expect("just seen");
-            self.safety.on_promise_released(
-                &envelope,
-                &member
-                    .node
-                    .as_ref()
-                    .expect("the node is up")
-                    .storage()
-                    .clone(),
-            );
-            self.bag.push(envelope);
+            let (_, envelope) = self.member(id).waiting.pop_front().expect("just seen");
+            self.post(envelope);
         }
+    }
+
+    /// A message leaves its sender.
+    fn post(&mut self, envelope: Envelope) {
+        let receiver_log = if self.members.contains_key(&envelope.to) {
+            self.log_of(envelope.to)
+        } else {
+            Vec::new()
+        };
+        let sender = self.members[&envelope.from]
+            .node
+            .as_ref()
+            .expect("only the living send");
+        self.safety
+            .on_message(&envelope, sender.storage(), &receiver_log);
+        self.bag.push(envelope);
     }
 
     pub(crate) fn sync_all_of(&mut self, id: NodeId) {
@@ -460,11 +502,16 @@ impl Cluster {
         result
     }
 
-    pub(crate) fn read(&mut self, id: NodeId, read: u64) -> Result<(), raft_core::ReadError> {
-        self.safety.on_read_asked(id, ReadId(read));
-        let result = self.node(id).read_index(ReadId(read));
+    pub(crate) fn read(&mut self, id: NodeId, read: u64) -> Result<(), ReadError> {
+        let result = self.ask_to_read(id, read);
         self.pump(id);
         result
+    }
+
+    /// Asks, and leaves it to others to pump: several reads of one turn.
+    pub(crate) fn ask_to_read(&mut self, id: NodeId, read: u64) -> Result<(), ReadError> {
+        self.safety.on_read_asked(id, ReadId(read));
+        self.node(id).read_index(ReadId(read))
     }
 
     /// Notes a snapshot of everything applied and drops the log up to there.
@@ -501,7 +548,6 @@ impl Cluster {
             .zip(terms)
             .map(|(index, term)| command(index, *term, &format!("t{term}")))
             .collect();
-        self.safety.on_given(&entries);
         let disk = &mut self.member(id).disk;
         disk.append(&entries);
         disk.set_hard_state(hard_state);

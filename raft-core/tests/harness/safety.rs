@@ -1,5 +1,10 @@
 //! What must hold of the whole cluster after every step (thesis, figure 3.2), checked from what the nodes show and say.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a checker looks at the messages it knows something about"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use raft_core::{
@@ -45,9 +50,6 @@ impl Safety {
         self.applied.remove(&id);
         self.reads.retain(|(reader, _), _| *reader != id);
     }
-
-    /// Entries that the test itself put on a disk.
-    pub(crate) fn on_given(&mut self, _entries: &[Entry]) {}
 
     pub(crate) fn on_applied(&mut self, id: NodeId, entry: &Entry) {
         let content = (entry.term, entry.payload.to_vec());
@@ -104,40 +106,65 @@ impl Safety {
         }
     }
 
-    /// A message that waited for the disk leaves: the disk must hold what it promises.
-    pub(crate) fn on_promise_released(&mut self, envelope: &Envelope, disk: &MemoryStorage) {
-        let (from, term) = (envelope.from, envelope.term);
+    /// A message leaves: the disk must hold what it promises. `leader_log` is what the receiver holds.
+    pub(crate) fn on_message(
+        &mut self,
+        envelope: &Envelope,
+        disk: &MemoryStorage,
+        leader_log: &[EntryId],
+    ) {
+        let (from, to, term) = (envelope.from, envelope.to, envelope.term);
+        let would_be = match &envelope.message {
+            Message::PreVote(_) => true,
+            Message::PreVoteResponse(response) => response.granted,
+            _ => false,
+        };
         assert!(
-            disk.hard_state().term >= term,
+            would_be || disk.hard_state().term >= term,
             "{envelope} shows a term that is not on disk"
         );
         match &envelope.message {
             Message::VoteResponse(VoteResponse { granted: true }) => {
-                let vote = *self.votes.entry((from, term)).or_insert(envelope.to);
-                assert_eq!(vote, envelope.to, "{from} voted twice in term {term}");
+                self.on_vote(from, to, term, disk)
             }
-            Message::Vote(_) => {
-                let vote = *self.votes.entry((from, term)).or_insert(from);
-                assert_eq!(vote, from, "{from} voted twice in term {term}");
-            }
+            Message::Vote(_) => self.on_vote(from, from, term, disk),
             Message::AppendResponse(AppendResponse::Accepted { matched }) => {
+                let durable = disk.term(*matched).ok();
                 assert!(
-                    disk.last_index() >= *matched,
+                    durable.is_some(),
                     "{envelope}, but the disk ends at {}",
                     disk.last_index()
                 );
+                // An acknowledgement is about the receiver's log, whatever this node has accepted since.
+                let leads = self.leaders.get(&term) == Some(&to);
+                let expected = leader_log
+                    .iter()
+                    .find(|id| id.index == *matched)
+                    .filter(|_| leads);
+                if let Some(expected) = expected {
+                    assert_eq!(
+                        durable,
+                        Some(expected.term),
+                        "{envelope}, but the disk holds another entry"
+                    );
+                }
             }
             _ => {}
         }
     }
 
+    fn on_vote(&mut self, from: NodeId, to: NodeId, term: Term, disk: &MemoryStorage) {
+        let known = *self.votes.entry((from, term)).or_insert(to);
+        assert_eq!(known, to, "{from} voted twice in term {term}");
+        let state = disk.hard_state();
+        assert!(
+            state.term > term || state.vote == Some(to),
+            "{from} promises a vote that is not on disk: {state}"
+        );
+    }
+
     /// Looks at a node after a step.
-    pub(crate) fn observe(
-        &mut self,
-        id: NodeId,
-        node: &Node<MemoryStorage>,
-        _disk: &MemoryStorage,
-    ) {
+    pub(crate) fn observe(&mut self, id: NodeId, node: &Node<MemoryStorage>) {
         let status = node.status();
         if let Some(before) = self.terms.insert(id, status.term) {
             assert!(
@@ -147,16 +174,15 @@ impl Safety {
             );
         }
         self.observe_log(node);
-        if let Ok(term) = node.storage().term(status.commit) {
-            if status.commit <= status.persisted {
-                self.check_committed(
-                    id,
-                    EntryId {
-                        index: status.commit,
-                        term,
-                    },
-                );
-            }
+        let commit_term = node.storage().term(status.commit).ok();
+        if let Some(term) = commit_term.filter(|_| status.commit <= status.persisted) {
+            self.check_committed(
+                id,
+                EntryId {
+                    index: status.commit,
+                    term,
+                },
+            );
         }
         self.highest_commit = self.highest_commit.max(status.commit);
         if status.role == Role::Leader && self.roles.insert((id, status.term)) {

@@ -185,6 +185,12 @@ fn drive(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, Stri
         }
         "run" => cluster.run(number(words.first())? as u32),
         "campaign" => cluster.campaign(node(words.first())?),
+        "elect" => {
+            // The way there is told by other scripts.
+            let id = node(words.first())?;
+            cluster.elect(id);
+            cluster.transcript.clear();
+        }
         "settle" => cluster.settle(),
         "sync" => {
             let count = number(words.get(1)).unwrap_or(u64::MAX);
@@ -198,15 +204,22 @@ fn drive(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, Stri
         "deliver" => deliver(cluster, words)?,
         "propose" => {
             let id = node(words.first())?;
-            if let Err(refused) = cluster.propose(id, &words[1..]) {
+            let payloads: Vec<&str> = words[1..]
+                .iter()
+                .map(|word| word.trim_matches('\''))
+                .collect();
+            if let Err(refused) = cluster.propose(id, &payloads) {
                 cluster.transcript.push(format!("{id} refuses: {refused}"));
             }
         }
         "read" => {
             let id = node(words.first())?;
-            if let Err(refused) = cluster.read(id, number(words.get(1))?) {
-                cluster.transcript.push(format!("{id} refuses: {refused}"));
+            for word in &words[1..] {
+                if let Err(refused) = cluster.ask_to_read(id, number(Some(word))?) {
+                    cluster.transcript.push(format!("{id} refuses: {refused}"));
+                }
             }
+            cluster.pump(id);
         }
         "transfer" => {
             let id = node(words.first())?;
