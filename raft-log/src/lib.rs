@@ -1,4 +1,83 @@
-//! A segmented write-ahead log with checksums that tells a torn write from corruption.
+//! A segmented write-ahead log that tells a torn write from corruption.
+//!
+//! A log of numbered entries, each with a term, for a consensus protocol such as Raft; term and vote; and
+//! nothing else. It knows no network, no state machine and no thread of its own.
+//!
+//! # A segment
+//!
+//! ```text
+//! segment-0000000000000002                                            fixed size, allocated and zeroed
+//! |0           |4096                                                                              |end
+//! | header     | record | record | record | record | ............ zeros ........ | seal index     |
+//! | nonce,     |                          ^        ^                             | reserved, for  |
+//! | first index|                          |        end, published to readers     | a later version|
+//! | generation |                          |
+//!              |                          watermark: covered by a completed sync, says `control`
+//!              |
+//!              | synced_to | bind | generation |  length kind term index checksums | payload ...  |
+//!              | local prefix: this place, here  | the entry record: travels and is stored as it is |
+//! ```
+//!
+//! Records are written with `pwrite` and `fdatasync` into zeroed blocks, so that a sync writes no
+//! metadata, and read through a read-only mapping. Next to the segments lie `control` (watermark,
+//! generation, cut and floor in two slots), `hard-state` (term and vote, stored twice) and `lock`.
+//!
+//! # What is durable
+//!
+//! - Entries: when [`Wal::sync`] returns. [`Wal::append`] alone promises nothing.
+//! - Term and vote: when [`Wal::set_hard_state`] returns, in two copies.
+//! - A truncation, purge or reset: when the call returns.
+//! - What [`Wal::open`] reports: all of it. It writes again what might be in memory only.
+//!
+//! # What is never dropped silently
+//!
+//! Only bytes that no completed sync covered may be dropped, as a torn tail, and [`Opened::tail`] says so.
+//! Anything else that does not check is [`OpenError::Corrupt`] with file, offset, index and both values.
+//! One combination cannot be told: a power cut within 50 ms of the last append (before
+//! [`Wal::flush_control`]) *together with* rot of exactly the last group written before it.
+//!
+//! After the first failed write or sync every call answers [`WalError::Poisoned`]. A full disk is
+//! [`WalError::NoSpace`], definite and harmless.
+//!
+//! # Example
+//!
+//! ```
+//! use raft_log::{record::payload_checksum, Binding, EntryRef, Options, OsFs, Wal};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let temporary = tempfile::tempdir()?;
+//! # let dir = temporary.path().join("log");
+//! let binding = Binding { cluster: 0x00c0_ffee, node: 1 };
+//! let options = Options { segment_bytes: 1 << 20, max_bytes: 16 << 20, ..Options::default() };
+//! Wal::create(&OsFs, &dir, binding, &options)?;
+//!
+//! let (mut wal, _) = Wal::open(&OsFs, &dir, binding, options.clone())?;
+//! wal.set_hard_state(1, Some(1))?;
+//! let payload = b"set x 1";
+//! let payload_crc = payload_checksum(binding.cluster, payload);
+//! wal.append(&[EntryRef { index: 1, term: 1, kind: 2, payload, payload_crc }])?;
+//! wal.sync()?; // from here on entry 1 may be acknowledged
+//! wal.close()?;
+//!
+//! let (wal, opened) = Wal::open(&OsFs, &dir, binding, options)?;
+//! assert_eq!((opened.term, opened.vote, opened.last_index), (1, Some(1), 1));
+//! let entries = wal.reader().entries(1..2, u64::MAX)?;
+//! assert_eq!(&entries[0].payload[..], payload);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Threads
+//!
+//! [`Wal`] belongs to one thread, which may block in a sync. [`Reader`] is cloned to any other. A
+//! [`Preparer`] on a third thread keeps a zeroed spare segment ready, so that no append waits for
+//! allocation; [`Wal::prepared_bytes`] says how much can be started without one.
+//!
+//! # Unsafe code
+//!
+//! One file, `mmap.rs`: copying bytes out of a mapping. If the medium fails under a mapped page, the
+//! kernel sends SIGBUS; a program that wants to name the file then installs a handler of its own.
+//! Recovery reads with `pread`, where the same failure is an error.
 #![deny(unsafe_code)]
 
 mod control;

@@ -496,3 +496,27 @@ fn newer_format_is_refused_by_name_and_not_as_corruption() {
         }
     }
 }
+
+/// The watermark is synced at each rotation: although the power failed right after it and the new segment
+/// was lost as well, rot of the last record before it is no torn tail.
+#[test]
+fn watermark_is_durable_before_the_next_segment_is_taken_into_use() {
+    use raft_log::fs::Fs;
+    let mut subject = Subject::new(SimFs::new(20), small());
+    subject.run(&[
+        Step::Append(vec![(1, 1500); 5]),
+        Step::Append(vec![(1, 1500); 1]),
+    ]);
+    subject
+        .fs
+        .power_cut_with(&mut |_| true, &mut |_| UnitFate::Old);
+    drop(subject.wal);
+    subject.fs.remove(&segment(2)).unwrap();
+    subject
+        .fs
+        .flip_bit(&segment(1), (4096 + 4 * 1552 + 100) * 8);
+    let Err(OpenError::Corrupt(corruption)) = open(&subject.fs, &small()) else {
+        panic!("accepted")
+    };
+    assert_eq!(corruption.index, Some(5));
+}

@@ -23,7 +23,9 @@ fn disk() -> SimFs {
     fs
 }
 
-fn open(fs: &SimFs) -> Result<(TwinFile<SimFs>, Vec<u8>, Option<Report>), OpenError> {
+type Opened = (TwinFile<SimFs>, Vec<u8>, Option<Report>);
+
+fn open(fs: &SimFs) -> Result<Opened, OpenError> {
     TwinFile::open(fs, &path(), MAGIC, BINDING)
 }
 

@@ -216,10 +216,9 @@ impl Subject {
     /// False if the machine stopped.
     fn step(&mut self, step: &Step) -> bool {
         self.salt += 1;
-        if self.wal.is_none() || matches!(step, Step::Reopen | Step::Kill) {
-            if !self.reopen(matches!(step, Step::Reopen)) {
-                return false;
-            }
+        let again = matches!(step, Step::Reopen | Step::Kill);
+        if (self.wal.is_none() || again) && !self.reopen(matches!(step, Step::Reopen)) {
+            return false;
         }
         let done = apply(
             self.wal.as_mut().unwrap(),
