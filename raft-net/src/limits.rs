@@ -14,8 +14,9 @@ pub const CLIENT_FRAME_BYTES_MAX: usize = 4 << 20;
 /// Bytes that may wait in one lane to one peer before `send` answers `Full`.
 pub const LANE_QUEUE_BYTES_MAX: usize = 16 << 20;
 
-/// Events that may wait for the consumer before the transport stops reading (flow control then reaches the senders).
-pub const EVENTS_MAX: usize = 4096;
+/// Events that may wait for the consumer before the transport stops reading; flow control then reaches the senders.
+/// A bound in number: how many bytes they hold is up to the frames of the peers, which have certificates.
+pub const EVENTS_MAX: usize = 1024;
 
 /// Client connections of the whole endpoint.
 pub const CLIENTS_MAX: usize = 1024;

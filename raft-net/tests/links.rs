@@ -359,6 +359,51 @@ fn peers_reconnect_at_once_after_an_abrupt_restart() {
     }
 }
 
+#[tokio::test]
+async fn closing_tells_the_peers_why_and_statistics_tell_of_the_link() {
+    let authority = authority();
+    let (first, mut second) = pair(&authority).await;
+    first.send(2, Lane::Bulk, "x").unwrap();
+    second.message().await;
+    let stats = second.endpoint.peer_stats(1).unwrap();
+    assert_eq!(stats.remote, first.endpoint.local_addr());
+    assert!(stats.received_bytes > 0);
+    assert_eq!(stats.queued_bytes, 0);
+    first.endpoint.close("going home").await;
+    assert_eq!(second.down(1).await, "going home");
+    assert_eq!(second.endpoint.peer_stats(1), None);
+}
+
+/// An endpoint on `[::]` serves IPv4 peers too, by any name that resolves.
+#[tokio::test]
+async fn dual_stack_endpoint_is_reached_by_ipv4_and_by_name() {
+    if std::net::UdpSocket::bind("[::]:0").is_err() {
+        println!("no IPv6 on this machine");
+        return;
+    }
+    let authority = authority();
+    let both = Node::start(
+        &node_credentials(&authority, 2),
+        2,
+        1,
+        "[::]:0".parse().unwrap(),
+    );
+    let mut four = Node::start(&node_credentials(&authority, 1), 1, 1, any_port());
+    let port = both.endpoint.local_addr().port();
+    both.endpoint.set_peers(vec![four.address()]);
+    for host in ["127.0.0.1", "localhost"] {
+        let address = format!("{host}:{port}");
+        four.endpoint.set_peers(vec![PeerAddress {
+            address,
+            ..both.address()
+        }]);
+        four.up(2).await;
+        four.send(2, Lane::Bulk, host).unwrap();
+        four.endpoint.set_peers(vec![]);
+        four.down(2).await;
+    }
+}
+
 /// A peer that is admitted and then breaks the link again and again does not cause a storm of handshakes.
 #[tokio::test]
 async fn links_that_break_at_once_are_dialled_with_back_off() {
