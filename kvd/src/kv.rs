@@ -5,6 +5,36 @@
 //!
 //! The way of one write: a client encodes a [`command::Command`], the leader puts it into an [`envelope::Envelope`], which
 //! is the payload of one log entry, and every replica hands that payload to its store.
+//!
+//! ```
+//! # #[cfg(feature = "server")] {
+//! use kvd::kv::auth::{Principal, Role};
+//! use kvd::kv::command::{Command, Op, RangeQuery, command_crc};
+//! use kvd::kv::envelope::{Envelope, SessionRef};
+//! use kvd::kv::limits::StoreLimits;
+//! use kvd::kv::{Applied, Store};
+//!
+//! let command = Command::from(Op::Increment { key: "visits".into(), by: 1 }).encode();
+//! let client = Principal::new(Role::Client, "app");
+//! let payload = Envelope {
+//!     principal: client.borrowed(),
+//!     session: SessionRef::Named(0x5eed),
+//!     sequence: 1,
+//!     done_below: 1,
+//!     log_time_ms: 0,
+//!     command_crc: command_crc(&command),
+//!     command: &command,
+//! }
+//! .encode();
+//!
+//! let mut store = Store::new(StoreLimits::default());
+//! let first = store.apply(1, &payload);
+//! assert!(matches!(first, Applied::Done { session: 1, .. }));
+//! // The client lost the answer and sent the write again: it is executed once, and answered alike.
+//! assert_eq!(store.apply(2, &payload), first);
+//! assert_eq!(store.query(&RangeQuery::key("visits")).items[0].value, "1");
+//! # }
+//! ```
 
 pub mod auth;
 pub mod command;

@@ -324,6 +324,9 @@ fn a_session_belongs_to_the_principal_that_registered_it() {
     admin.principal.role = Role::Admin;
     done(cluster.send(&admin));
     assert_eq!(cluster.replicas[0].sessions().len(), 3);
+    let mut guess = Write::new(SessionRef::Id(session), 1, put("secret", "x"));
+    guess.principal.role = Role::Http;
+    assert_eq!(refused(cluster.send(&guess)), ApplyRefusal::SessionExpired);
 }
 
 #[test]
