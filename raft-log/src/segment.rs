@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::dir;
 use crate::error::{IoContext, IoFault, WalError};
@@ -98,11 +98,16 @@ pub struct Preparer<F: Fs> {
     pub(crate) dir: PathBuf,
     pub(crate) options: Options,
     pub(crate) shared: Arc<Shared<F>>,
+    /// The directory's lock, as long as the log is open.
+    pub(crate) lock: Weak<F::Lock>,
 }
 
 impl<F: Fs> Preparer<F> {
-    /// Allocates, zeroes and syncs one spare segment, unless enough are ready or the log has reached its
-    /// size limit. Returns whether one was prepared.
+    /// Allocates, zeroes and syncs one spare segment, unless enough are ready, the log has reached its size
+    /// limit or was closed. Returns whether one was prepared.
+    ///
+    /// The directory stays locked until this returns, so that the next owner never meets a file in the
+    /// making.
     ///
     /// # Errors
     /// [`WalError::NoSpace`] is harmless: try again later. After [`WalError::Io`] the log is poisoned: a
@@ -111,6 +116,9 @@ impl<F: Fs> Preparer<F> {
         if self.shared.is_poisoned() {
             return Err(WalError::Poisoned);
         }
+        let Some(_lock) = self.lock.upgrade() else {
+            return Ok(false);
+        };
         let Some(number) = self.reserve_number() else {
             return Ok(false);
         };

@@ -64,7 +64,7 @@ pub struct Wal<F: Fs> {
     /// Kept so that a group usually allocates nothing.
     idle_buffer: Buffer,
     /// Last field, so that the lock goes when everything else is gone.
-    _lock: F::Lock,
+    lock: Arc<F::Lock>,
 }
 
 impl<F: Fs> Wal<F> {
@@ -175,6 +175,7 @@ impl<F: Fs> Wal<F> {
             dir: self.dir.clone(),
             options: self.options.clone(),
             shared: Arc::clone(&self.shared),
+            lock: Arc::downgrade(&self.lock),
         }
     }
 

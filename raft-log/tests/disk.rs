@@ -123,8 +123,14 @@ fn second_owner_is_refused_until_the_first_has_gone() {
     let second = Wal::open(&OsFs, &dir, BINDING, options());
     assert!(matches!(second, Err(OpenError::Locked { .. })));
     assert!(Wal::create(&OsFs, &dir, BINDING, &options()).is_err());
+    let preparer = wal.preparer();
     wal.close().unwrap();
-    Wal::open(&OsFs, &dir, BINDING, options()).unwrap();
+    let (wal, _) = Wal::open(&OsFs, &dir, BINDING, options()).unwrap();
+    assert!(
+        !preparer.prepare_spare().unwrap(),
+        "the log it prepared for is closed"
+    );
+    assert_eq!(wal.size_bytes(), 0);
 }
 
 #[test]

@@ -294,7 +294,7 @@ impl<F: Fs> Parts<'_, F> {
             commit,
             next_segment: highest_number + 1,
             idle_buffer: Buffer::default(),
-            _lock: self.lock,
+            lock: Arc::new(self.lock),
         };
         (wal, opened)
     }
