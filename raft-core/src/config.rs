@@ -2,25 +2,28 @@
 
 use crate::{ConfigError, NodeId};
 
-/// Options of a node. [`Config::new`] gives the defaults; [`Node::new`](crate::Node::new) checks them.
+/// Options of a node. [`Config::new`] gives the defaults; [`Node::new`](crate::Node::new) checks
+/// them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// Who this node is. Not 0.
     pub id: NodeId,
-    /// Seed of all chance in this node: the jitter of its election timeouts and the names of its read requests. Take
-    /// another one at each start of a real node, or an answer meant for its last life could be taken for a new one.
+    /// Seed of all chance in this node: the jitter of its election timeouts and the names of its
+    /// read requests. Take another one at each start of a real node, or an answer meant for its
+    /// last life could be taken for a new one.
     pub seed: u64,
-    /// A follower that hears no leader for this long, and up to twice this long by chance, campaigns. Also how long a
-    /// leader may go without hearing a quorum.
+    /// A follower that hears no leader for this long, and up to twice this long by chance,
+    /// campaigns. Also how long a leader may go without hearing a quorum.
     pub election_timeout_ticks: u32,
-    /// How often a leader shows that it lives. Well below the election timeout, or one lost message costs the
-    /// leadership.
+    /// How often a leader shows that it lives. Well below the election timeout, or one lost message
+    /// costs the leadership.
     pub heartbeat_ticks: u32,
-    /// Ask whether an election could be won before raising the term, so that a node that was cut off does not depose a
-    /// working leader when it returns (thesis 9.6).
+    /// Ask whether an election could be won before raising the term, so that a node that was cut
+    /// off does not depose a working leader when it returns (thesis 9.6).
     pub pre_vote: bool,
-    /// A leader steps down when it hears no quorum, and nobody votes against a leader that is heard (thesis 6.2).
+    /// A leader steps down when it hears no quorum, and nobody votes against a leader that is heard
+    /// (thesis 6.2).
     pub check_quorum: bool,
     /// Most bytes of entries in one append; a single larger entry travels alone.
     pub max_append_bytes: u64,
@@ -28,17 +31,20 @@ pub struct Config {
     pub max_inflight_appends: usize,
     /// Most bytes of entries on their way to one follower.
     pub max_inflight_bytes: u64,
-    /// Most bytes of payloads that a leader proposes ahead of the commit index; beyond it proposals are refused.
+    /// Most bytes of payloads that a leader proposes ahead of the commit index; beyond it proposals
+    /// are refused.
     pub max_uncommitted_bytes: u64,
-    /// Most bytes of committed entries that are handed out and not yet applied; a single larger entry is handed out alone.
+    /// Most bytes of committed entries that are handed out and not yet applied; a single larger
+    /// entry is handed out alone.
     pub max_apply_bytes: u64,
     /// Most reads that wait for an answer; beyond it reads are refused.
     pub max_pending_reads: usize,
 }
 
 impl Config {
-    /// The defaults: an election timeout of 10 ticks and a heartbeat at each tick, pre-vote and check-quorum on, appends
-    /// of at most 1 MiB with 256 of them or 4 MiB on the way, 64 MiB uncommitted, 4 MiB handed out for applying.
+    /// The defaults: an election timeout of 10 ticks and a heartbeat at each tick, pre-vote and
+    /// check-quorum on, appends of at most 1 MiB with 256 of them or 4 MiB on the way, 64 MiB
+    /// uncommitted, 4 MiB handed out for applying.
     pub fn new(id: NodeId, seed: u64) -> Config {
         Config {
             id,

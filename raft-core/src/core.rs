@@ -10,7 +10,8 @@ use crate::{
     Term, VoteRefusal, VoteRequest, VoteResponse,
 };
 
-/// State and output that all roles share. Roles change it, but only the transitions in `role.rs` change the role.
+/// State and output that all roles share. Roles change it, but only the transitions in `role.rs`
+/// change the role.
 ///
 /// Invariant: the term never falls, and within a term the vote is given once.
 #[derive(Debug)]
@@ -137,8 +138,9 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// Votes, if the vote of this term is still there and the candidate holds all that may be committed. Whoever asks is
-    /// answered, member or not: n4 may be a candidate by a configuration that has not reached this node yet.
+    /// Votes, if the vote of this term is still there and the candidate holds all that may be
+    /// committed. Whoever asks is answered, member or not: n4 may be a candidate by a configuration
+    /// that has not reached this node yet.
     pub(crate) fn answer_vote(
         &mut self,
         from: NodeId,

@@ -91,7 +91,8 @@ pub enum ConfigurationError {
     NotJoint,
 }
 
-/// Why [`Node::step`](crate::Node::step) did not act on a message. Nothing of it has taken effect, unless said otherwise.
+/// Why [`Node::step`](crate::Node::step) did not act on a message. Nothing of it has taken effect,
+/// unless said otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejected {
@@ -101,13 +102,15 @@ pub enum Rejected {
         /// Its receiver.
         to: NodeId,
     },
-    /// The sender cannot take part: 0, this node itself, or no member of the configuration that the message concerns.
+    /// The sender cannot take part: 0, this node itself, or no member of the configuration that the
+    /// message concerns.
     #[error("unknown sender {from}")]
     UnknownSender {
         /// Its sender.
         from: NodeId,
     },
-    /// The term lies in the past. A sender that believes it leads or campaigns is told the current term.
+    /// The term lies in the past. A sender that believes it leads or campaigns is told the current
+    /// term.
     #[error("term {term} is over, now {current}")]
     StaleTerm {
         /// Term of the message.
@@ -148,7 +151,8 @@ pub enum Rejected {
         /// Commit index of this node.
         committed: LogIndex,
     },
-    /// The leader says that something is committed which this node had acknowledged and does not have: its log went back.
+    /// The leader says that something is committed which this node had acknowledged and does not
+    /// have: its log went back.
     #[error("commit index {commit} is beyond the log, which ends at {last}")]
     CommitBeyondLog {
         /// Commit index of the message.
@@ -218,7 +222,8 @@ pub enum MalformedAppend {
     },
 }
 
-/// Why [`Node::propose`](crate::Node::propose) refuses. Definite: nothing of the batch will ever take effect.
+/// Why [`Node::propose`](crate::Node::propose) refuses. Definite: nothing of the batch will ever
+/// take effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeError {

@@ -90,7 +90,8 @@ pub enum Event {
         /// The target.
         to: NodeId,
     },
-    /// A leader committed the first entry of its own term: from here on it knows the commit index of the cluster.
+    /// A leader committed the first entry of its own term: from here on it knows the commit index
+    /// of the cluster.
     OwnTermCommitted {
         /// The entry.
         id: EntryId,

@@ -1,4 +1,5 @@
-//! The gate through which every message comes in: who, which term, and whether it makes sense at all.
+//! The gate through which every message comes in: who, which term, and whether it makes sense at
+//! all.
 
 use crate::log::slice;
 use crate::{
@@ -10,8 +11,9 @@ impl<S: Storage> Node<S> {
     /// A message arrived.
     ///
     /// # Errors
-    /// If it was not acted on. That is no reason to drop its sender: most rejected messages are late or early. A message
-    /// with content that contradicts itself is refused before anything else, so it does not even raise the term.
+    /// If it was not acted on. That is no reason to drop its sender: most rejected messages are
+    /// late or early. A message with content that contradicts itself is refused before anything
+    /// else, so it does not even raise the term.
     pub fn step(&mut self, envelope: Envelope) -> Result<(), Rejected> {
         self.check_address(&envelope)?;
         check_content(&envelope)?;
@@ -34,7 +36,8 @@ impl<S: Storage> Node<S> {
         }
         match self.role.step(&mut self.core, from, message) {
             Ok(next) => self.apply_next(next),
-            // An answer to what this node was in an older term. That the term is over was all it had to say.
+            // An answer to what this node was in an older term. That the term is over was all it
+            // had to say.
             Err(Rejected::NotLeader | Rejected::Unasked) if self.core.term() > before => {}
             Err(rejected) => return Err(rejected),
         }
@@ -64,7 +67,8 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// Compares the message's term with our own: what is over is refused, what is newer is taken over at once.
+    /// Compares the message's term with our own: what is over is refused, what is newer is taken
+    /// over at once.
     fn observe_term(
         &mut self,
         from: NodeId,
@@ -88,9 +92,9 @@ impl<S: Storage> Node<S> {
         Ok(())
     }
 
-    /// While a leader is heard nobody is elected in its place, and a candidate's higher term is not taken over. Without
-    /// this a node that hears the others badly would depose one leader after the other. The leader's own wish to hand
-    /// over is excepted.
+    /// While a leader is heard nobody is elected in its place, and a candidate's higher term is not
+    /// taken over. Without this a node that hears the others badly would depose one leader after
+    /// the other. The leader's own wish to hand over is excepted.
     fn check_lease(
         &mut self,
         from: NodeId,
@@ -112,12 +116,14 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// Tells whoever leads or campaigns in a term that is over, so that it stops. Also the way back for a node that was
-    /// stranded at a higher term: its answer makes the leader step down, and a common term is found.
+    /// Tells whoever leads or campaigns in a term that is over, so that it stops. Also the way back
+    /// for a node that was stranded at a higher term: its answer makes the leader step down, and a
+    /// common term is found.
     ///
-    /// The answer says nothing but the term. It must not echo a round of the old term: n1 led term 1 with round 50, and
-    /// leads term 2 with round 3; a late heartbeat of term 1 reaches n2, and an answer "term 2, round 50" would confirm
-    /// all rounds up to 50 that n1 is yet to begin in term 2.
+    /// The answer says nothing but the term. It must not echo a round of the old term: n1 led term
+    /// 1 with round 50, and leads term 2 with round 3; a late heartbeat of term 1 reaches n2, and
+    /// an answer "term 2, round 50" would confirm all rounds up to 50 that n1 is yet to begin in
+    /// term 2.
     fn answer_stale(&mut self, from: NodeId, message: &Message) {
         match message {
             Message::Append(_) | Message::Heartbeat(_) | Message::InstallSnapshot(_) => {

@@ -4,8 +4,8 @@ use crate::role::RoleState;
 use crate::{LogIndex, Node, PeerState, Storage};
 
 impl<S: Storage> Node<S> {
-    /// Walks the whole node and panics, with the values, if anything does not hold. For tests and simulations, after every
-    /// call.
+    /// Walks the whole node and panics, with the values, if anything does not hold. For tests and
+    /// simulations, after every call.
     ///
     /// # Panics
     /// If an invariant is broken.

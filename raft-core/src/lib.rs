@@ -1,28 +1,33 @@
 //! The Raft consensus algorithm as a pure state machine: no I/O, no clock, no threads.
 //!
-//! Inputs are calls on a [`Node`]: [`tick`](Node::tick), [`step`](Node::step) for a message, [`propose`](Node::propose),
-//! [`read_index`](Node::read_index), and reports of what the caller has done ([`on_persisted`](Node::on_persisted),
-//! [`on_applied`](Node::on_applied) and others). The output is one [`Ready`] batch: what to write, what to send, what to
-//! apply, which reads to answer. The same calls give the same output on every machine; chance comes from a seed in
+//! Inputs are calls on a [`Node`]: [`tick`](Node::tick), [`step`](Node::step) for a message,
+//! [`propose`](Node::propose), [`read_index`](Node::read_index), and reports of what the caller has
+//! done ([`on_persisted`](Node::on_persisted), [`on_applied`](Node::on_applied) and others). The
+//! output is one [`Ready`] batch: what to write, what to send, what to apply, which reads to
+//! answer. The same calls give the same output on every machine; chance comes from a seed in
 //! [`Config`].
 //!
-//! What is here: pre-vote and check-quorum, leader transfer, learners and joint quorums, pipelined replication with a window
-//! in appends and bytes, fast back-off on conflicts, linearizable reads without a log entry, snapshots for followers that
-//! lag, bounded proposals, and storage that completes later. Configurations in a log are followed; proposing changes of
-//! members is not here yet.
+//! What is here: pre-vote and check-quorum, leader transfer, learners and joint quorums, pipelined
+//! replication with a window in appends and bytes, fast back-off on conflicts, linearizable reads
+//! without a log entry, snapshots for followers that lag, bounded proposals, and storage that
+//! completes later. Configurations in a log are followed; proposing changes of members is not here
+//! yet.
 //!
-//! What is not: the log on disk, the network, time. A caller keeps the log behind [`Storage`], carries [`Envelope`]s, and
-//! calls `tick`. Messages may be lost, repeated, delayed and reordered; they must not be altered, which is what an
-//! authenticated transport is for.
+//! What is not: the log on disk, the network, time. A caller keeps the log behind [`Storage`],
+//! carries [`Envelope`]s, and calls `tick`. Messages may be lost, repeated, delayed and reordered;
+//! they must not be altered, which is what an authenticated transport is for.
 //!
 //! # What holds
 //!
-//! * At most one leader per term, logs that match, committed entries that never change: as long as the disk keeps what was
-//!   synced, and the caller keeps the order that [`Ready`] describes. No clock is part of that.
-//! * No message that promises durable state is handed out to be sent before that state was handed out to be written, and
-//!   the two are told apart: [`Ready::messages`] may leave at once, [`Ready::messages_after_sync`] may not.
-//! * What a peer sends is refused with a typed error ([`Rejected`]) if it makes no sense. Our own state is asserted, also in
-//!   release builds: a contradiction there is a panic, because going on could lose data.
+//! * At most one leader per term, logs that match, committed entries that never change: as long as
+//!   the disk keeps what was synced, and the caller keeps the order that [`Ready`] describes. No
+//!   clock is part of that.
+//! * No message that promises durable state is handed out to be sent before that state was handed
+//!   out to be written, and the two are told apart: [`Ready::messages`] may leave at once,
+//!   [`Ready::messages_after_sync`] may not.
+//! * What a peer sends is refused with a typed error ([`Rejected`]) if it makes no sense. Our own
+//!   state is asserted, also in release builds: a contradiction there is a panic, because going on
+//!   could lose data.
 //!
 //! # Example
 //!

@@ -11,17 +11,17 @@ use self::unstable::Unstable;
 use crate::types::entries_bytes;
 use crate::{Entry, EntryId, LogIndex, SnapshotMeta, Storage, StorageError, Term};
 
-/// The log as the core sees it: what the storage holds, the entries on their way there, and how far it is committed and
-/// applied.
+/// The log as the core sees it: what the storage holds, the entries on their way there, and how far
+/// it is committed and applied.
 ///
-/// Invariants: `applied <= handed_out <= committed <= last`; `persisted < unstable.first`, and equal to the index before
-/// it unless a snapshot waits for the disk.
+/// Invariants: `applied <= handed_out <= committed <= last`; `persisted < unstable.first`, and
+/// equal to the index before it unless a snapshot waits for the disk.
 #[derive(Debug)]
 pub(crate) struct RaftLog<S> {
     pub(crate) storage: S,
     unstable: Unstable,
-    /// A snapshot that replaces the log and is not durable yet. While it waits the storage is not asked for anything,
-    /// because it may answer for the old log or for the new one.
+    /// A snapshot that replaces the log and is not durable yet. While it waits the storage is not
+    /// asked for anything, because it may answer for the old log or for the new one.
     installing: Option<Installing>,
     persisted: LogIndex,
     committed: LogIndex,
@@ -116,8 +116,9 @@ impl<S: Storage> RaftLog<S> {
         self.term(id.index) == Some(id.term)
     }
 
-    /// The newest entry at or below `index` with a term not above `term`: the newest one that could agree with a log that
-    /// has `term` at `index`. Falls back to the position before the first entry whose term is unknown.
+    /// The newest entry at or below `index` with a term not above `term`: the newest one that could
+    /// agree with a log that has `term` at `index`. Falls back to the position before the first
+    /// entry whose term is unknown.
     pub(crate) fn newest_not_above(&self, index: LogIndex, term: Term) -> EntryId {
         let mut at = index.min(self.last_index());
         loop {
@@ -139,7 +140,8 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
-    /// A non-empty prefix of `range` within `max_bytes`. `Unavailable` never comes back: asking for it is our mistake.
+    /// A non-empty prefix of `range` within `max_bytes`. `Unavailable` never comes back: asking for
+    /// it is our mistake.
     pub(crate) fn entries(
         &self,
         range: Range<LogIndex>,
@@ -312,7 +314,8 @@ impl<S: Storage> RaftLog<S> {
             && self.applying.bytes < max_bytes
     }
 
-    /// The next committed entries, as far as the limit of what is handed out and not applied allows.
+    /// The next committed entries, as far as the limit of what is handed out and not applied
+    /// allows.
     pub(crate) fn take_committed(&mut self, max_bytes: u64) -> Committed {
         if !self.has_committed(max_bytes) {
             return Committed::Entries(Vec::new());
@@ -355,8 +358,8 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
-    /// Whether `entries` are what this log holds from `start` on: a read that was slow may bring entries that were
-    /// overwritten meanwhile.
+    /// Whether `entries` are what this log holds from `start` on: a read that was slow may bring
+    /// entries that were overwritten meanwhile.
     pub(crate) fn are_own(&self, start: LogIndex, entries: &[Entry]) -> bool {
         let expected = (start.0..).map(LogIndex);
         !entries.is_empty()

@@ -10,9 +10,10 @@ use crate::{ConfigurationError, LogIndex, NodeId};
 
 /// The members of a cluster and their parts.
 ///
-/// During a change of members both halves are set, and every decision needs a majority of each (joint consensus,
-/// thesis 4.3). A configuration is in force from the moment its entry is appended, committed or not, and out of force
-/// again when that entry is truncated: a leader that used it must be answered by the same rules.
+/// During a change of members both halves are set, and every decision needs a majority of each
+/// (joint consensus, thesis 4.3). A configuration is in force from the moment its entry is
+/// appended, committed or not, and out of force again when that entry is truncated: a leader that
+/// used it must be answered by the same rules.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Configuration {
@@ -24,7 +25,8 @@ pub struct Configuration {
     pub learners: BTreeSet<NodeId>,
     /// Outgoing voters that become learners when the change is over.
     pub learners_next: BTreeSet<NodeId>,
-    /// Whether the leader ends the change by itself as soon as the joint configuration is committed.
+    /// Whether the leader ends the change by itself as soon as the joint configuration is
+    /// committed.
     pub auto_leave: bool,
 }
 
@@ -116,8 +118,8 @@ impl Configuration {
         Ok(())
     }
 
-    /// The binary form: version, flags, four counts, then the ids of the four sets in the order of the fields, each
-    /// set ascending; all numbers little-endian.
+    /// The binary form: version, flags, four counts, then the ids of the four sets in the order of
+    /// the fields, each set ascending; all numbers little-endian.
     ///
     /// # Panics
     /// If a set has more than 65,535 members.
@@ -138,7 +140,8 @@ impl Configuration {
     /// Reads the binary form, and checks the configuration.
     ///
     /// # Errors
-    /// Names what is wrong; arbitrary bytes never panic, and nothing is allocated beyond the size of `bytes`.
+    /// Names what is wrong; arbitrary bytes never panic, and nothing is allocated beyond the size
+    /// of `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<Configuration, ConfigurationError> {
         let (&version, _) = bytes.split_first().ok_or(ConfigurationError::WrongLength)?;
         if version != FORMAT_VERSION {
@@ -214,7 +217,8 @@ impl fmt::Display for Configuration {
     }
 }
 
-/// All configurations of the log that may still matter: the one in force and those it would be rolled back to.
+/// All configurations of the log that may still matter: the one in force and those it would be
+/// rolled back to.
 ///
 /// Invariant: never empty, strictly ascending by index.
 #[derive(Clone, Debug)]
@@ -268,7 +272,8 @@ impl Membership {
         self.history.len() != before
     }
 
-    /// Forgets what lies before the configuration in force at `index`, which will never be truncated.
+    /// Forgets what lies before the configuration in force at `index`, which will never be
+    /// truncated.
     pub(crate) fn forget_before(&mut self, index: LogIndex) {
         let needed = self
             .history

@@ -8,8 +8,9 @@ use crate::{Entry, EntryId, LogIndex, NodeId, ReadId, SnapshotMeta, Term};
 
 /// A message with its sender, receiver and the sender's term.
 ///
-/// A [`Message::PreVote`] and a granted [`Message::PreVoteResponse`] carry the term that *would be*, one above the
-/// asker's; nobody takes such a term over. All other messages carry the sender's own term.
+/// A [`Message::PreVote`] and a granted [`Message::PreVoteResponse`] carry the term that *would
+/// be*, one above the asker's; nobody takes such a term over. All other messages carry the sender's
+/// own term.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Envelope {
@@ -43,8 +44,8 @@ pub enum Message {
     Heartbeat(Heartbeat),
     /// Answer to [`Message::Heartbeat`]; it never waits for a disk in a term that is durable.
     HeartbeatResponse(HeartbeatResponse),
-    /// A snapshot for a follower that needs entries the leader no longer has. The data moves out of band: see
-    /// [`InstallSnapshot`].
+    /// A snapshot for a follower that needs entries the leader no longer has. The data moves out of
+    /// band: see [`InstallSnapshot`].
     InstallSnapshot(InstallSnapshot),
     /// Answer to [`Message::InstallSnapshot`]; it leaves only after the snapshot is durable.
     SnapshotResponse(SnapshotResponse),
@@ -68,7 +69,8 @@ pub enum Message {
 pub struct VoteRequest {
     /// The last entry of the candidate's log.
     pub last: EntryId,
-    /// The campaign was asked for by the leader itself, so that a live leader is no reason to refuse.
+    /// The campaign was asked for by the leader itself, so that a live leader is no reason to
+    /// refuse.
     pub transfer: bool,
 }
 
@@ -103,10 +105,12 @@ pub enum AppendResponse {
     },
     /// The sender does not hold the entry before the ones sent.
     Rejected {
-        /// Echo of `Append::prev.index`, so that the leader can tell an old answer from the one it waits for.
+        /// Echo of `Append::prev.index`, so that the leader can tell an old answer from the one it
+        /// waits for.
         prev: LogIndex,
-        /// The newest entry of the sender that could agree with the leader: at or below `prev`, of a term not above
-        /// that of the leader's `prev`. With it the leader skips a whole term per round trip.
+        /// The newest entry of the sender that could agree with the leader: at or below `prev`, of
+        /// a term not above that of the leader's `prev`. With it the leader skips a whole term per
+        /// round trip.
         hint: EntryId,
         /// The sender's last index.
         last: LogIndex,
@@ -119,8 +123,8 @@ pub enum AppendResponse {
 pub struct Heartbeat {
     /// The leader's commit index, but not above what this follower acknowledged.
     pub commit: LogIndex,
-    /// The newest round of leadership confirmation. An answer proves that the sender followed this leader after the
-    /// round began.
+    /// The newest round of leadership confirmation. An answer proves that the sender followed this
+    /// leader after the round began.
     pub round: u64,
 }
 
@@ -136,9 +140,9 @@ pub struct HeartbeatResponse {
 
 /// Content of [`Message::InstallSnapshot`].
 ///
-/// The sending driver moves the snapshot's data together with this envelope, and reports the end of the transfer with
-/// [`Node::on_snapshot_sent`](crate::Node::on_snapshot_sent). The receiving driver steps its node with the envelope only
-/// after the data is staged on its disk.
+/// The sending driver moves the snapshot's data together with this envelope, and reports the end of
+/// the transfer with [`Node::on_snapshot_sent`](crate::Node::on_snapshot_sent). The receiving
+/// driver steps its node with the envelope only after the data is staged on its disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct InstallSnapshot {
@@ -150,7 +154,8 @@ pub struct InstallSnapshot {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SnapshotResponse {
-    /// The sender durably holds everything up to here, be it by this snapshot or because it was further already.
+    /// The sender durably holds everything up to here, be it by this snapshot or because it was
+    /// further already.
     pub matched: LogIndex,
 }
 
@@ -158,8 +163,8 @@ pub struct SnapshotResponse {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ReadIndex {
-    /// Names the request between these two nodes. It stands for all reads that waited at the follower when it was
-    /// sent, and is made by the core, not by the driver.
+    /// Names the request between these two nodes. It stands for all reads that waited at the
+    /// follower when it was sent, and is made by the core, not by the driver.
     pub id: ReadId,
 }
 
@@ -214,7 +219,8 @@ pub struct Repairing {
 }
 
 impl Message {
-    /// Whether only the leader of its term sends such a message: receiving one shows who the leader is.
+    /// Whether only the leader of its term sends such a message: receiving one shows who the leader
+    /// is.
     pub(crate) fn is_from_leader(&self) -> bool {
         match self {
             Message::Append(_)
@@ -236,7 +242,8 @@ impl Message {
         }
     }
 
-    /// Whether the envelope's term is one that would be, so that it says nothing about the sender's own term.
+    /// Whether the envelope's term is one that would be, so that it says nothing about the sender's
+    /// own term.
     pub(crate) fn has_future_term(&self) -> bool {
         matches!(
             self,

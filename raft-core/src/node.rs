@@ -19,8 +19,9 @@ use crate::{
 /// One member of a cluster.
 ///
 /// The caller owns time, network and disk. It calls in whatever happens, takes a [`Ready`] whenever
-/// [`has_ready`](Node::has_ready) says so, and does what the batch says in the order that [`Ready`] describes.
-/// Calls never block, and bytes from elsewhere never panic; a broken promise of the caller does.
+/// [`has_ready`](Node::has_ready) says so, and does what the batch says in the order that [`Ready`]
+/// describes. Calls never block, and bytes from elsewhere never panic; a broken promise of the
+/// caller does.
 #[derive(Debug)]
 pub struct Node<S> {
     pub(crate) core: Core<S>,
@@ -42,8 +43,11 @@ impl<S: Storage> Node<S> {
         let timer = ElectionTimer::draw(&config, &mut rng);
         let next_forward = ReadId(rng.next_u64());
         let mut membership = Membership::new(initial.configuration_index, initial.configuration);
+        let base = initial.configuration_index;
         for (index, configuration) in initial.configurations {
-            membership.append(index, configuration);
+            if index > base {
+                membership.append(index, configuration);
+            }
         }
         let core = Core {
             config,
@@ -70,8 +74,8 @@ impl<S: Storage> Node<S> {
         self.apply_next(next);
     }
 
-    /// Appends commands to the log. Success means that this leader has them in memory; they may still be lost with its
-    /// leadership, until they come back in [`Ready::committed`].
+    /// Appends commands to the log. Success means that this leader has them in memory; they may
+    /// still be lost with its leadership, until they come back in [`Ready::committed`].
     ///
     /// Returns the name of the first entry; the others follow it in order.
     ///
@@ -90,8 +94,8 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// Asks at which index a linearizable read may be served. The answer comes in [`Ready::read_states`], or the id in
-    /// [`Ready::read_failures`].
+    /// Asks at which index a linearizable read may be served. The answer comes in
+    /// [`Ready::read_states`], or the id in [`Ready::read_failures`].
     ///
     /// # Errors
     /// Definite: nothing was read, and no answer will come.
@@ -105,8 +109,9 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// Hands the leadership over, to the voter that has most of the log if none is named. Returns who it is. Proposals are
-    /// refused until it has happened, or is given up after an election timeout.
+    /// Hands the leadership over, to the voter that has most of the log if none is named. Returns
+    /// who it is. Proposals are refused until it has happened, or is given up after an election
+    /// timeout.
     ///
     /// # Errors
     /// If this node does not lead, or nobody can take over.
@@ -121,7 +126,8 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// Stands for election now, by pre-vote first if that is on. Does nothing on a leader or on a node that does not vote.
+    /// Stands for election now, by pre-vote first if that is on. Does nothing on a leader or on a
+    /// node that does not vote.
     pub fn campaign(&mut self) {
         match self.role {
             RoleState::Leader(_) => {}
@@ -143,7 +149,8 @@ impl<S: Storage> Node<S> {
             || self.role.has_unsent()
     }
 
-    /// Takes everything that is to be done. The persist part counts as handed out, in the order of the calls.
+    /// Takes everything that is to be done. The persist part counts as handed out, in the order of
+    /// the calls.
     pub fn ready(&mut self) -> Ready {
         self.role.flush(&mut self.core);
         let core = &mut self.core;
@@ -163,7 +170,8 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// The persist parts up to `id` are on disk, and a snapshot among them is loaded into the state machine.
+    /// The persist parts up to `id` are on disk, and a snapshot among them is loaded into the state
+    /// machine.
     ///
     /// # Panics
     /// If `id` was never handed out.
@@ -190,7 +198,8 @@ impl<S: Storage> Node<S> {
             .forget_before(compacted.min(self.core.log.committed()));
     }
 
-    /// The entries of a [`Fetch`], or a non-empty prefix of them. Answers that nobody waits for any more are ignored.
+    /// The entries of a [`Fetch`], or a non-empty prefix of them. Answers that nobody waits for any
+    /// more are ignored.
     pub fn on_fetched(&mut self, fetch: Fetch, entries: Vec<Entry>) {
         match fetch.purpose {
             FetchPurpose::Apply => self
@@ -218,6 +227,9 @@ impl<S: Storage> Node<S> {
     }
 
     /// The transfer of a snapshot, begun by [`InstallSnapshot`](crate::InstallSnapshot), has ended.
+    ///
+    /// To be reported for each of these messages, whatever became of it: until then, or until the
+    /// follower acknowledges, nothing else is sent to it.
     pub fn on_snapshot_sent(&mut self, to: NodeId, outcome: SnapshotOutcome) {
         if let RoleState::Leader(leader) = &mut self.role {
             leader.on_snapshot_sent(&mut self.core, to, outcome);
@@ -243,7 +255,8 @@ impl<S: Storage> Node<S> {
         self.core.id()
     }
 
-    /// What it is. This and the following are what a driver looks at every turn; [`Node::status`] has all of it.
+    /// What it is. This and the following are what a driver looks at every turn; [`Node::status`]
+    /// has all of it.
     pub fn role(&self) -> Role {
         self.role.role()
     }
@@ -302,8 +315,8 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// The configuration that was in force at `index`, and where it was appended: what the metadata of a snapshot taken
-    /// there must say. None below the newest snapshot.
+    /// The configuration that was in force at `index`, and where it was appended: what the metadata
+    /// of a snapshot taken there must say. None below the newest snapshot.
     pub fn configuration_at(&self, index: LogIndex) -> Option<(LogIndex, &Configuration)> {
         self.core
             .membership
@@ -354,7 +367,8 @@ fn take_committed<S: Storage>(core: &mut Core<S>) -> Vec<Entry> {
     }
 }
 
-/// Refuses a storage that contradicts itself: acting on it could break what was promised in an earlier life.
+/// Refuses a storage that contradicts itself: acting on it could break what was promised in an
+/// earlier life.
 fn check_initial<S: Storage>(initial: &InitialState, storage: &S) -> Result<(), ConfigError> {
     let (first, last) = (storage.first_index(), storage.last_index());
     let (applied, commit) = (initial.applied, initial.commit);
@@ -386,7 +400,8 @@ fn check_initial<S: Storage>(initial: &InitialState, storage: &S) -> Result<(), 
     let stored = initial
         .configurations
         .iter()
-        .map(|(index, configuration)| (*index, configuration));
+        .filter(|(index, _)| *index > base.0);
+    let stored = stored.map(|(index, configuration)| (*index, configuration));
     let mut before = None;
     for (index, configuration) in core::iter::once(base).chain(stored) {
         if index > last || before.is_some_and(|before| index <= before) {

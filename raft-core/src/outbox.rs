@@ -61,13 +61,14 @@ impl Outbox {
         false
     }
 
-    /// Forgets what was to be said in a term that is over. Some of it promised state of that term which now will never
-    /// reach the disk, and nobody needs the rest.
+    /// Forgets what was to be said in a term that is over. Some of it promised state of that term
+    /// which now will never reach the disk, and nobody needs the rest.
     pub(crate) fn forget_messages(&mut self) {
         self.messages.clear();
     }
 
-    /// All messages, divided into those that may leave now and those that must wait for what is on its way to the disk.
+    /// All messages, divided into those that may leave now and those that must wait for what is on
+    /// its way to the disk.
     pub(crate) fn take_messages(&mut self, durable: Durable) -> (Vec<Envelope>, Vec<Envelope>) {
         let messages = core::mem::take(&mut self.messages);
         messages
@@ -81,8 +82,8 @@ fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
     if envelope.message.has_future_term() {
         return true;
     }
-    // A message shows its sender's term, and whoever acts on it must be able to rely on that: n1, whose term 7 is not on
-    // disk, could come back in term 6 and vote there again.
+    // A message shows its sender's term, and whoever acts on it must be able to rely on that: n1,
+    // whose term 7 is not on disk, could come back in term 6 and vote there again.
     if envelope.term > durable.hard_state.term {
         return false;
     }

@@ -10,12 +10,14 @@ struct Submitted {
     id: PersistId,
     hard_state: Option<HardState>,
     snapshot: Option<EntryId>,
-    /// The last index of the *current* log that is durable when this part is done; lowered when the log is truncated.
+    /// The last index of the *current* log that is durable when this part is done; lowered when the
+    /// log is truncated.
     ///
-    /// A story of why this is kept by part and not compared by term: n3 hands out 12@1 in p1, is told by the leader of
-    /// term 2 to overwrite it (p2 holds 12@2), and by the leader of term 3, who has the old entry, to overwrite it
-    /// again (p3 holds 12@1). When p1 completes, the disk holds 12@1, and so does the log; but p2 will overwrite it on
-    /// the disk before p3 brings it back. An acknowledgement after p1 would be lost by a crash after p2.
+    /// A story of why this is kept by part and not compared by term: n3 hands out 12@1 in p1, is
+    /// told by the leader of term 2 to overwrite it (p2 holds 12@2), and by the leader of term 3,
+    /// who has the old entry, to overwrite it again (p3 holds 12@1). When p1 completes, the disk
+    /// holds 12@1, and so does the log; but p2 will overwrite it on the disk before p3 brings it
+    /// back. An acknowledgement after p1 would be lost by a crash after p2.
     covers: Option<LogIndex>,
 }
 
@@ -86,7 +88,8 @@ impl Persistence {
         self.newest
     }
 
-    /// The log was truncated: no part on its way proves anything about `from` and what follows any more.
+    /// The log was truncated: no part on its way proves anything about `from` and what follows any
+    /// more.
     pub(crate) fn truncate(&mut self, from: LogIndex) {
         for part in &mut self.submitted {
             part.covers = part.covers.map(|covers| covers.min(from.prev()));

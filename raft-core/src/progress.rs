@@ -31,7 +31,8 @@ enum State {
 /// Invariant: `matched < next`.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// The follower durably holds our log up to here: acknowledged in this leadership, by this life of the follower.
+    /// The follower durably holds our log up to here: acknowledged in this leadership, by this life
+    /// of the follower.
     pub(crate) matched: LogIndex,
     /// What is sent next.
     pub(crate) next: LogIndex,
@@ -40,12 +41,14 @@ pub(crate) struct Progress {
     pub(crate) told_commit: LogIndex,
     /// Heard since the last check of the quorum.
     pub(crate) recently_active: bool,
+    /// Heard in the time before that.
+    was_active: bool,
     /// The newest round of leadership confirmation that the follower answered.
     pub(crate) acked_round: u64,
     /// No append was answered since the last regular heartbeat.
     silent: bool,
-    /// An append should be sent even if nothing is new and the window is full: its answer tells whether all that is on
-    /// the way got lost.
+    /// An append should be sent even if nothing is new and the window is full: its answer tells
+    /// whether all that is on the way got lost.
     verify: bool,
     /// The first index of a read that the driver makes for this follower.
     pub(crate) fetching: Option<LogIndex>,
@@ -59,6 +62,7 @@ impl Progress {
             state: State::Probe { paused: false },
             told_commit: LogIndex(0),
             recently_active: false,
+            was_active: false,
             acked_round: 0,
             silent: false,
             verify: false,
@@ -87,9 +91,9 @@ impl Progress {
         }
     }
 
-    /// Whether an append without entries should be sent, given that there are none to send or no room for them. A probe
-    /// without entries asks where the logs agree; in replication it brings news of the commit index, or asks whether all
-    /// that was sent got lost.
+    /// Whether an append without entries should be sent, given that there are none to send or no
+    /// room for them. A probe without entries asks where the logs agree; in replication it brings
+    /// news of the commit index, or asks whether all that was sent got lost.
     pub(crate) fn wants_empty_append(&self, committed: LogIndex) -> bool {
         match &self.state {
             State::Probe { paused } => !paused,
@@ -132,15 +136,16 @@ impl Progress {
             State::Probe { .. } if matched >= self.matched => self.become_replicate(),
             State::Probe { .. } => {}
             State::Replicate(inflights) => inflights.free_to(matched),
-            // What the log still holds goes on from there, even if another snapshot than the one we wait for did it.
+            // What the log still holds goes on from there, even if another snapshot than the one we
+            // wait for did it.
             State::Snapshot { .. } if self.matched.next() >= first_index => self.become_replicate(),
             State::Snapshot { .. } => {}
         }
         news
     }
 
-    /// The follower does not hold the entry at `prev`; `candidate` is the newest index where the logs could agree.
-    /// Returns whether the answer is to be acted on, and not an old one.
+    /// The follower does not hold the entry at `prev`; `candidate` is the newest index where the
+    /// logs could agree. Returns whether the answer is to be acted on, and not an old one.
     pub(crate) fn on_rejected(&mut self, prev: LogIndex, candidate: LogIndex) -> bool {
         self.silent = false;
         let is_old = match &self.state {
@@ -154,7 +159,8 @@ impl Progress {
         let next = prev.min(candidate.next()).max(self.matched.next());
         let gets_nowhere = next == self.next;
         self.become_probe(next);
-        // It rejects what it acknowledged: its log went back. Asking again at once would get the same answer for ever.
+        // It rejects what it acknowledged: its log went back. Asking again at once would get the
+        // same answer for ever.
         self.state = State::Probe {
             paused: gets_nowhere,
         };
@@ -195,8 +201,8 @@ impl Progress {
         }
     }
 
-    /// The transfer of the snapshot ended. The next append waits for a sign of the follower: an arrived snapshot still
-    /// has to be installed, and a failed transfer is not repeated at once.
+    /// The transfer of the snapshot ended. The next append waits for a sign of the follower: an
+    /// arrived snapshot still has to be installed, and a failed transfer is not repeated at once.
     pub(crate) fn on_snapshot_sent(&mut self, delivered: bool) {
         if let State::Snapshot { index } = self.state {
             let from = if delivered {
@@ -209,11 +215,22 @@ impl Progress {
         }
     }
 
-    /// The follower lives again after a restart: what it acknowledged in its last life counts no more.
+    /// The follower lives again after a restart: what it acknowledged in its last life counts no
+    /// more.
     pub(crate) fn on_restarted(&mut self) {
         self.become_probe(self.matched.next());
         self.matched = LogIndex(0);
         self.acked_round = 0;
+    }
+
+    /// The quorum was checked; a new time to be heard in begins.
+    pub(crate) fn on_quorum_checked(&mut self) {
+        self.was_active = core::mem::take(&mut self.recently_active);
+    }
+
+    /// Whether the follower was heard within the last two election timeouts.
+    pub(crate) fn is_in_reach(&self) -> bool {
+        self.recently_active || self.was_active
     }
 
     /// A regular heartbeat leaves.
@@ -221,8 +238,8 @@ impl Progress {
         self.silent = true;
     }
 
-    /// The follower answered a heartbeat. If it answered no append since the heartbeat before, what is on the way may be
-    /// lost: a probe is sent again, and replication is verified.
+    /// The follower answered a heartbeat. If it answered no append since the heartbeat before, what
+    /// is on the way may be lost: a probe is sent again, and replication is verified.
     pub(crate) fn on_heartbeat_answered(&mut self, round: u64, last_index: LogIndex) {
         self.recently_active = true;
         self.acked_round = self.acked_round.max(round);
@@ -279,7 +296,8 @@ mod tests {
         assert_eq!(progress.state(), PeerState::Probe);
     }
 
-    /// Case 32: the follower goes on with ordinary replication as soon as the log reaches it, whichever snapshot did it.
+    /// Case 32: the follower goes on with ordinary replication as soon as the log reaches it,
+    /// whichever snapshot did it.
     #[test]
     fn acknowledged_snapshot_resumes_replication_even_if_a_newer_one_was_pending() {
         let mut progress = Progress::new(LogIndex(3));

@@ -90,15 +90,20 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
-        /// Case 26: a joint quorum is a majority of both halves, overlapping or not, for positions as for votes.
+        /// Case 26: a joint quorum is a majority of both halves, overlapping or not, for positions
+        /// as for votes.
         #[test]
         fn quorum_arithmetic_agrees_with_trying_all_subsets(
-            incoming in nodes(5).prop_filter("a configuration has voters", |set| !set.is_empty()),
+            incoming in nodes(5).prop_filter("there are voters", |set| !set.is_empty()),
             outgoing in nodes(5),
             values in prop::collection::btree_map((1..8_u64).prop_map(NodeId), 0..6_u64, 0..8),
-            answers in prop::collection::btree_map((1..8_u64).prop_map(NodeId), any::<bool>(), 0..8),
+            answers in
+                prop::collection::btree_map((1..8_u64).prop_map(NodeId), any::<bool>(), 0..8),
         ) {
             let quorum = JointQuorum { incoming: &incoming, outgoing: &outgoing };
             let reached = quorum.reached(|node| values.get(&node).copied().unwrap_or(0));
@@ -106,7 +111,8 @@ mod tests {
             let result = quorum.vote_result(|node| answers.get(&node).copied());
             prop_assert_eq!(result, slow_vote(quorum, &answers));
             let present: BTreeSet<NodeId> = values.keys().copied().collect();
-            prop_assert_eq!(quorum.is_met_by(|node| present.contains(&node)), is_quorum(quorum, &present));
+            let is_met = quorum.is_met_by(|node| present.contains(&node));
+            prop_assert_eq!(is_met, is_quorum(quorum, &present));
         }
     }
 }

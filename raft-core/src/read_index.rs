@@ -24,9 +24,10 @@ struct Batch {
 
 /// The rounds in which a leader makes sure that it still leads.
 ///
-/// Each round has a number that is never used again in this term, heartbeats carry the newest one, and an answer echoes it.
-/// So an answer to an older heartbeat can only confirm what was committed before that heartbeat left, however late it
-/// comes and however often a request is repeated. Numbers start at 1; 0 confirms nothing.
+/// Each round has a number that is never used again in this term, heartbeats carry the newest one,
+/// and an answer echoes it. So an answer to an older heartbeat can only confirm what was committed
+/// before that heartbeat left, however late it comes and however often a request is repeated.
+/// Numbers start at 1; 0 confirms nothing.
 #[derive(Debug, Default)]
 pub(crate) struct ReadRounds {
     round: u64,
@@ -63,8 +64,9 @@ impl ReadRounds {
         self.waiting.push(reader);
     }
 
-    /// Begins a round for all readers that wait, with the commit index of now. The caller makes sure that an entry of its
-    /// own term is committed: only then its commit index is that of the cluster.
+    /// Begins a round for all readers that wait, with the commit index of now. The caller makes
+    /// sure that an entry of its own term is committed: only then its commit index is that of the
+    /// cluster.
     pub(crate) fn begin(&mut self, committed: LogIndex) {
         assert!(self.has_waiting(), "a round without readers");
         self.round += 1;

@@ -12,16 +12,18 @@ use crate::{Entry, Envelope, Event, HardState, LogIndex, NodeId, PersistId, Read
 ///
 /// What must keep its order, and what need not:
 ///
-/// 1. [`persist`](Ready::persist) parts are executed strictly one after the other, in the order they were handed out.
-///    When one is on disk, the driver calls [`Node::on_persisted`](crate::Node::on_persisted). More parts may be taken and
-///    queued before the first is done.
+/// 1. [`persist`](Ready::persist) parts are executed strictly one after the other, in the order
+///    they were handed out. When one is on disk, the driver calls
+///    [`Node::on_persisted`](crate::Node::on_persisted). More parts may be taken and queued before
+///    the first is done.
 /// 2. [`messages`](Ready::messages) may leave at once, even before the persist part is begun.
-/// 3. [`messages_after_sync`](Ready::messages_after_sync) promise durable state. They leave only after the part
-///    [`after_sync`](Ready::after_sync) is on disk, and never in a later life of the process.
+/// 3. [`messages_after_sync`](Ready::messages_after_sync) promise durable state. They leave only
+///    after the part [`after_sync`](Ready::after_sync) is on disk, and never in a later life of the
+///    process.
 /// 4. [`committed`](Ready::committed) entries are applied in order and reported with
-///    [`Node::on_applied`](crate::Node::on_applied). They need not wait for the persist part: a quorum holds them.
-///    A snapshot in the persist part replaces the state machine; entries after it are handed out only once the part is
-///    reported done.
+///    [`Node::on_applied`](crate::Node::on_applied). They need not wait for the persist part: a
+///    quorum holds them. A snapshot in the persist part replaces the state machine; entries after
+///    it are handed out only once the part is reported done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ready {
     /// Write and sync this, then call `on_persisted` with its id.
@@ -67,12 +69,12 @@ pub struct Persist {
     pub id: PersistId,
     /// New term and vote.
     pub hard_state: Option<HardState>,
-    /// Install this snapshot, whose data the driver staged before it stepped the message: it replaces the state machine
-    /// and the whole log, which is empty afterwards. (A snapshot that agrees with the log is never handed out: the core
-    /// commits up to it and keeps the log.)
+    /// Install this snapshot, whose data the driver staged before it stepped the message: it
+    /// replaces the state machine and the whole log, which is empty afterwards. (A snapshot that
+    /// agrees with the log is never handed out: the core commits up to it and keeps the log.)
     pub snapshot: Option<SnapshotMeta>,
-    /// Consecutive entries. If the first index is not above the stored last index, the stored suffix from there on is
-    /// truncated first.
+    /// Consecutive entries. If the first index is not above the stored last index, the stored
+    /// suffix from there on is truncated first.
     pub entries: Vec<Entry>,
 }
 
@@ -85,7 +87,8 @@ pub struct ReadState {
     pub index: LogIndex,
 }
 
-/// A request for entries that are not in memory. Answered with [`Node::on_fetched`](crate::Node::on_fetched) or
+/// A request for entries that are not in memory. Answered with
+/// [`Node::on_fetched`](crate::Node::on_fetched) or
 /// [`Node::on_fetch_failed`](crate::Node::on_fetch_failed).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fetch {

@@ -132,7 +132,8 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// On a higher term this is the whole of stepping down: whatever the disk does, a leader stops acting at once.
+    /// On a higher term this is the whole of stepping down: whatever the disk does, a leader stops
+    /// acting at once.
     pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>, reason: Reason) {
         assert_ne!(
             leader,
@@ -169,8 +170,8 @@ impl<S: Storage> Node<S> {
             "{} may not stand",
             self.core.id()
         );
-        // The vote is for ourselves, so it too must reach the disk first: a crash between sending and syncing would let
-        // n1 vote twice in term 7, once for itself and once for n2.
+        // The vote is for ourselves, so it too must reach the disk first: a crash between sending
+        // and syncing would let n1 vote twice in term 7, once for itself and once for n2.
         self.core
             .advance_term(self.core.term().next(), Some(self.core.id()));
         self.core.reset_timer();

@@ -12,15 +12,16 @@ use crate::{Configuration, Entry, EntryId, HardState, LogIndex, Term};
 /// Read access to the durable log.
 ///
 /// The core keeps every entry in memory until the driver reports it durable with
-/// [`Node::on_persisted`](crate::Node::on_persisted), and asks the storage only for what lies below. Between the moment a
-/// [`Persist`](crate::Persist) was handed out and its completion the storage may answer for the concerned indexes as it
-/// likes, or not at all; the core does not ask. From the completion on it must answer for them.
+/// [`Node::on_persisted`](crate::Node::on_persisted), and asks the storage only for what lies
+/// below. Between the moment a [`Persist`](crate::Persist) was handed out and its completion the
+/// storage may answer for the concerned indexes as it likes, or not at all; the core does not ask.
+/// From the completion on it must answer for them.
 pub trait Storage {
     /// What the log held when it was opened. Asked once, by [`Node::new`](crate::Node::new).
     fn initial_state(&self) -> InitialState;
 
-    /// Oldest index present; one above the newest snapshot if the log is empty. Moves up when the driver purges, but never
-    /// above the applied index plus one.
+    /// Oldest index present; one above the newest snapshot if the log is empty. Moves up when the
+    /// driver purges, but never above the applied index plus one.
     fn first_index(&self) -> LogIndex;
 
     /// Newest index present; `first_index() - 1` if the log is empty.
@@ -33,15 +34,16 @@ pub trait Storage {
     /// [`StorageError::Later`], because conflict checks cannot wait.
     fn term(&self, index: LogIndex) -> Result<Term, StorageError>;
 
-    /// A non-empty prefix of `range`: as many entries as fit into `max_bytes` by [`Entry::bytes`], but at least one.
+    /// A non-empty prefix of `range`: as many entries as fit into `max_bytes` by [`Entry::bytes`],
+    /// but at least one.
     ///
     /// # Errors
     /// [`StorageError::Later`] if the first entry is not in memory: the core then asks with a
     /// [`Fetch`](crate::Fetch) and goes on with other work.
     fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError>;
 
-    /// The newest snapshot that can be sent to a follower. Its index must be at least `first_index() - 1`, or a
-    /// follower that installs it still has a gap.
+    /// The newest snapshot that can be sent to a follower. Its index must be at least
+    /// `first_index() - 1`, or a follower that installs it still has a gap.
     fn snapshot(&self) -> Option<SnapshotMeta>;
 }
 
@@ -72,8 +74,8 @@ pub struct InitialState {
     pub applied: LogIndex,
     /// A commit index that was true once; it may lag, but must lie in `applied ..= last_index`.
     pub commit: LogIndex,
-    /// All configuration entries of the stored log above `configuration_index`, ascending, so that no payload has to
-    /// be read at start.
+    /// All configuration entries of the stored log, ascending, so that no payload has to be read
+    /// at start. Those at or below `configuration_index` are ignored.
     pub configurations: Vec<(LogIndex, Configuration)>,
 }
 

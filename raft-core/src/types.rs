@@ -1,4 +1,5 @@
-//! Ids and positions, each a type of its own so that a term cannot be passed where an index is meant.
+//! Ids and positions, each a type of its own so that a term cannot be passed where an index is
+//! meant.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -20,8 +21,8 @@ pub struct Term(pub u64);
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LogIndex(pub u64);
 
-/// What names an entry: two logs that hold the same `EntryId` hold the same entry, and agree on all before it
-/// (log matching, thesis 3.5).
+/// What names an entry: two logs that hold the same `EntryId` hold the same entry, and agree on all
+/// before it (log matching, thesis 3.5).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EntryId {
@@ -33,13 +34,15 @@ pub struct EntryId {
 
 /// Identity of the persist part of one [`Ready`](crate::Ready). Grows by one with each part.
 ///
-/// Completions name the part and not an entry: an entry that was overwritten and came back has the same
-/// (index, term) as the one the disk held before, and only the part tells which write has completed.
+/// Completions name the part and not an entry: an entry that was overwritten and came back has the
+/// same (index, term) as the one the disk held before, and only the part tells which write has
+/// completed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PersistId(pub u64);
 
-/// Name of a linearizable read, chosen by the driver. Names of reads that are not answered yet must differ.
+/// Name of a linearizable read, chosen by the driver. Names of reads that are not answered yet must
+/// differ.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ReadId(pub u64);
@@ -49,7 +52,8 @@ pub struct ReadId(pub u64);
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum EntryKind {
-    /// Appended by each new leader, so that entries of earlier terms can be committed (thesis 3.6.2).
+    /// Appended by each new leader, so that entries of earlier terms can be committed (thesis
+    /// 3.6.2).
     Noop = 1,
     /// A command for the state machine.
     Command = 2,
@@ -87,8 +91,9 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Opaque to the core, except for configurations.
     pub payload: Bytes,
-    /// Opaque checksum of the payload, made by the caller of [`Node::propose`](crate::Node::propose) and carried
-    /// unchanged. An empty payload always has checksum 0, so that the core can make no-ops itself.
+    /// Opaque checksum of the payload, made by the caller of
+    /// [`Node::propose`](crate::Node::propose) and carried unchanged. An empty payload always has
+    /// checksum 0, so that the core can make no-ops itself.
     pub checksum: u32,
 }
 
@@ -101,8 +106,8 @@ impl Entry {
         }
     }
 
-    /// What the entry counts for against limits in bytes: its payload and a flat amount for the rest, so that many
-    /// empty entries cannot slip under a limit for nothing.
+    /// What the entry counts for against limits in bytes: its payload and a flat amount for the
+    /// rest, so that many empty entries cannot slip under a limit for nothing.
     pub fn bytes(&self) -> u64 {
         self.payload.len() as u64 + ENTRY_OVERHEAD_BYTES
     }
@@ -125,8 +130,8 @@ pub(crate) fn entries_bytes(entries: &[Entry]) -> u64 {
     entries.iter().map(Entry::bytes).sum()
 }
 
-/// A longest prefix of `entries` with at most `max_bytes`, but at least one entry: an entry larger than the limit
-/// must still be able to travel.
+/// A longest prefix of `entries` with at most `max_bytes`, but at least one entry: an entry larger
+/// than the limit must still be able to travel.
 pub(crate) fn collect_limited<'a>(
     entries: impl Iterator<Item = &'a Entry>,
     max_bytes: u64,
@@ -154,8 +159,8 @@ pub struct HardState {
 }
 
 impl Term {
-    /// The largest term that is accepted from a peer. The rest of the numbers is out of reach by honest elections, and
-    /// taking one of them over would leave no room for the next term.
+    /// The largest term that is accepted from a peer. The rest of the numbers is out of reach by
+    /// honest elections, and taking one of them over would leave no room for the next term.
     pub const MAX: Term = Term(u64::MAX / 2);
 
     /// The next term.
@@ -165,7 +170,8 @@ impl Term {
 }
 
 impl LogIndex {
-    /// The largest index that is accepted from a peer, so that arithmetic on positions cannot overflow.
+    /// The largest index that is accepted from a peer, so that arithmetic on positions cannot
+    /// overflow.
     pub const MAX: LogIndex = LogIndex(u64::MAX / 2);
 
     /// The position after this one.
@@ -196,8 +202,8 @@ impl PersistId {
 }
 
 impl EntryId {
-    /// Whether a log that ends here is at least as up to date as one that ends at `other` (thesis 3.6.1): the later
-    /// last term wins, and the longer log among equal last terms.
+    /// Whether a log that ends here is at least as up to date as one that ends at `other` (thesis
+    /// 3.6.1): the later last term wins, and the longer log among equal last terms.
     pub fn is_up_to_date_with(&self, other: EntryId) -> bool {
         (self.term, self.index) >= (other.term, other.index)
     }

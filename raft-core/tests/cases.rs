@@ -11,7 +11,8 @@ use raft_core::{
     VoteResponse,
 };
 
-/// Case 3: a vote goes only to a candidate whose log is not behind: later last term first, then the longer log.
+/// Case 3: a vote goes only to a candidate whose log is not behind: later last term first, then the
+/// longer log.
 #[test]
 fn vote_goes_only_to_a_log_that_is_not_behind() {
     // The voter's log ends at 3@2.
@@ -54,8 +55,8 @@ fn vote_goes_only_to_a_log_that_is_not_behind() {
     }
 }
 
-/// Case 6: a node that is stranded at a higher term, under mixed settings of pre-vote, does not keep the cluster from a stable
-/// leader.
+/// Case 6: a node that is stranded at a higher term, under mixed settings of pre-vote, does not
+/// keep the cluster from a stable leader.
 #[test]
 fn stranded_higher_term_is_absorbed_under_mixed_pre_vote_settings() {
     for without_pre_vote in 1..8_u64 {
@@ -134,8 +135,8 @@ fn logs_of_figure_7_become_equal_in_few_round_trips() {
     }
 }
 
-/// Case 11: the same entry is written, overwritten, and comes back while all writes are on their way. What is acknowledged is
-/// on disk at that moment and stays there.
+/// Case 11: the same entry is written, overwritten, and comes back while all writes are on their
+/// way. What is acknowledged is on disk at that moment and stays there.
 #[test]
 fn entry_that_came_back_is_acknowledged_only_when_its_last_write_is_done() {
     let mut cluster = Cluster::new(5);
@@ -167,7 +168,8 @@ fn entry_that_came_back_is_acknowledged_only_when_its_last_write_is_done() {
         .deliver(envelope(1, 3, 4, append(prev, vec![first], 0)))
         .unwrap();
     assert_eq!(cluster.member(id(3)).writes.len(), 3);
-    // The answers of the terms 2 and 3 were taken by `ready` with their writes, so they leave with these.
+    // The answers of the terms 2 and 3 were taken by `ready` with their writes, so they leave with
+    // these.
     cluster.sync(id(3));
     assert_eq!(
         cluster.status(id(3)).persisted,
@@ -184,7 +186,8 @@ fn entry_that_came_back_is_acknowledged_only_when_its_last_write_is_done() {
     assert_eq!(cluster.log_of(id(3)).last(), Some(&entry_id(12, 2)));
 }
 
-/// Case 11: an acceptance that did not leave before its entry was overwritten is forgotten with its term.
+/// Case 11: an acceptance that did not leave before its entry was overwritten is forgotten with its
+/// term.
 #[test]
 fn acceptance_of_an_older_term_is_forgotten() {
     let mut cluster = Cluster::new(3);
@@ -254,7 +257,8 @@ fn repeated_and_reversed_messages_change_nothing() {
     assert_eq!(logs(&cluster), clean_logs);
 }
 
-/// Case 31: what a follower does with a snapshot depends on its log; in each case the next append succeeds.
+/// Case 31: what a follower does with a snapshot depends on its log; in each case the next append
+/// succeeds.
 #[test]
 fn snapshot_is_installed_by_what_the_log_holds() {
     struct Row {
@@ -356,8 +360,8 @@ fn snapshot_is_installed_by_what_the_log_holds() {
     }
 }
 
-/// A snapshot and entries after it, all before the first of it is on disk: nothing is applied or promised too early, and a
-/// newer snapshot takes the place of the one on its way.
+/// A snapshot and entries after it, all before the first of it is on disk: nothing is applied or
+/// promised too early, and a newer snapshot takes the place of the one on its way.
 #[test]
 fn snapshots_and_entries_may_overtake_the_disk() {
     let mut cluster = Cluster::new(3);
@@ -417,7 +421,8 @@ fn configuration_entry(at: u64, term: u64, configuration: &Configuration) -> Ent
     }
 }
 
-/// A configuration is in force when it is appended, and out of force when it is truncated; also across a restart.
+/// A configuration is in force when it is appended, and out of force when it is truncated; also
+/// across a restart.
 #[test]
 fn configurations_follow_the_log() {
     let old = Configuration::new((1..=3).map(NodeId));
@@ -508,7 +513,8 @@ fn candidate_asks_both_halves_of_an_inherited_configuration() {
     assert_eq!(cluster.status(id(3)).role, Role::Candidate);
 }
 
-/// Case 28: a learner does not campaign; but asked for its vote it answers, because a newer configuration may count on it.
+/// Case 28: a learner does not campaign; but asked for its vote it answers, because a newer
+/// configuration may count on it.
 #[test]
 fn learner_answers_a_candidate_and_does_not_campaign() {
     let configuration = Configuration {

@@ -255,7 +255,8 @@ fn malicious_answers_are_refused_by_kind() {
     assert_eq!(cluster.status(id(1)).progress[0].matched, index(1));
 }
 
-/// A follower whose log went back within one leadership is noticed: it acknowledged an entry and rejects it now.
+/// A follower whose log went back within one leadership is noticed: it acknowledged an entry and
+/// rejects it now.
 #[test]
 fn lost_acknowledgement_is_told() {
     let mut cluster = Cluster::new(3);

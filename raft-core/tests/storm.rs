@@ -1,5 +1,6 @@
-//! Random storms: messages are lost, repeated, reordered and delayed, writes reach the disk late, nodes crash with some of
-//! their writes done; what must hold of the cluster is checked after every step.
+//! Random storms: messages are lost, repeated, reordered and delayed, writes reach the disk late,
+//! nodes crash with some of their writes done; what must hold of the cluster is checked after every
+//! step.
 //!
 //! `RAFT_STORM_SEEDS=10000` runs more of them, `RAFT_STORM_SEED=17` one again.
 
@@ -114,8 +115,9 @@ impl Storm {
         }
     }
 
-    /// Any message of the bag may be next, may stay there to arrive again, or may be lost. How often depends on the
-    /// weather, so that there are times in which something is achieved and times in which it is endangered.
+    /// Any message of the bag may be next, may stay there to arrive again, or may be lost. How
+    /// often depends on the weather, so that there are times in which something is achieved and
+    /// times in which it is endangered.
     fn deliver_some(&mut self) {
         for _ in 0..=self.dice.roll(4) {
             let count = self.cluster.bag.len() as u64;
@@ -268,7 +270,8 @@ impl Storm {
             self.restart(id);
             for peer in self.ids.clone() {
                 if self.cluster.is_up(id) {
-                    // No transfer is under way any more; the leader is to find out anew what everybody has.
+                    // No transfer is under way any more; the leader is to find out anew what
+                    // everybody has.
                     self.cluster
                         .node(id)
                         .on_snapshot_sent(peer, SnapshotOutcome::Failed);

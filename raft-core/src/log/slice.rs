@@ -6,8 +6,9 @@ use crate::{
 
 /// Whether `append` could be a piece of the log of a leader of `term`.
 ///
-/// The follower's log code relies on all of this and only asserts it: consecutive indexes, terms that never fall and do
-/// not exceed the leader's, payloads that fit their kinds, configurations that can be decoded.
+/// The follower's log code relies on all of this and only asserts it: consecutive indexes, terms
+/// that never fall and do not exceed the leader's, payloads that fit their kinds, configurations
+/// that can be decoded.
 pub(crate) fn check_append(term: Term, append: &Append) -> Result<(), MalformedAppend> {
     let count = append.entries.len() as u64;
     if append.prev.index > LogIndex::MAX || append.prev.index.0 + count > LogIndex::MAX.0 {

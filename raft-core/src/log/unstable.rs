@@ -9,8 +9,9 @@ use crate::{Entry, EntryId, LogIndex};
 
 /// The end of the log: entries that were accepted, but are not reported durable.
 ///
-/// Invariant: consecutive from `first` on; everything below `first` is answered by the storage (or by a snapshot that
-/// waits for the disk), so a gap would leave indexes that nobody can serve. `first <= unsubmitted <= end`.
+/// Invariant: consecutive from `first` on; everything below `first` is answered by the storage (or
+/// by a snapshot that waits for the disk), so a gap would leave indexes that nobody can serve.
+/// `first <= unsubmitted <= end`.
 #[derive(Debug)]
 pub(crate) struct Unstable {
     /// Index of the first entry here, or of the next one to come.
@@ -83,8 +84,8 @@ impl Unstable {
         }
     }
 
-    /// Drops everything from `from` on. What lies below `first` is left to the storage to forget: the entries that
-    /// replace it will be handed out from `from` on.
+    /// Drops everything from `from` on. What lies below `first` is left to the storage to forget:
+    /// the entries that replace it will be handed out from `from` on.
     pub(crate) fn truncate(&mut self, from: LogIndex) {
         if from < self.first {
             *self = Unstable::new(from);

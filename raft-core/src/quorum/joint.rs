@@ -5,7 +5,8 @@ use alloc::collections::BTreeSet;
 use super::{VoteResult, majority};
 use crate::NodeId;
 
-/// The voters of a configuration. Outside of a change of members the outgoing half is empty and holds nothing back.
+/// The voters of a configuration. Outside of a change of members the outgoing half is empty and
+/// holds nothing back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JointQuorum<'a> {
     pub(crate) incoming: &'a BTreeSet<NodeId>,

@@ -11,8 +11,8 @@ fn majority(count: usize) -> usize {
     count / 2 + 1
 }
 
-/// The largest value that a majority of the voters has reached, where `reached` tells each voter's value. An empty set
-/// of voters holds nothing back, so that it can be one half of a joint quorum.
+/// The largest value that a majority of the voters has reached, where `reached` tells each voter's
+/// value. An empty set of voters holds nothing back, so that it can be one half of a joint quorum.
 pub(super) fn reached_by_majority(
     voters: &BTreeSet<NodeId>,
     reached: impl Fn(NodeId) -> u64,
@@ -25,7 +25,8 @@ pub(super) fn reached_by_majority(
     values[voters.len() - majority(voters.len())]
 }
 
-/// How a vote stands, where `answer` tells what each voter said, if anything yet. An empty set of voters agrees.
+/// How a vote stands, where `answer` tells what each voter said, if anything yet. An empty set of
+/// voters agrees.
 pub(super) fn vote_result(
     voters: &BTreeSet<NodeId>,
     answer: impl Fn(NodeId) -> Option<bool>,

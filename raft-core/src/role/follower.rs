@@ -59,8 +59,8 @@ impl Follower {
 
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         core.timer.elapsed = core.timer.elapsed.saturating_add(1);
-        // A request or its answer may have got lost. It is not sent again, because the driver can do that as well, and
-        // knows how long its client still waits.
+        // A request or its answer may have got lost. It is not sent again, because the driver can
+        // do that as well, and knows how long its client still waits.
         let expired = self.reads.tick(core.config.election_timeout_ticks);
         core.outbox.read_failures.extend(expired);
         if core.timer.elapsed >= core.timer.timeout && core.is_promotable() {
@@ -114,8 +114,8 @@ fn handle_heartbeat<S: Storage>(
     heartbeat: Heartbeat,
 ) -> Result<Next, Rejected> {
     let last = core.log.last_index();
-    // The leader names nothing as committed here that this node did not acknowledge, so its log went back. Taking over
-    // the index would declare committed whatever lies there.
+    // The leader names nothing as committed here that this node did not acknowledge, so its log
+    // went back. Taking over the index would declare committed whatever lies there.
     if heartbeat.commit > last {
         return Err(Rejected::CommitBeyondLog {
             commit: heartbeat.commit,
@@ -169,7 +169,8 @@ fn handle_append<S: Storage>(
     Ok(Next::Stay)
 }
 
-/// Leaves out what is committed here, which the log of every later leader holds (leader completeness).
+/// Leaves out what is committed here, which the log of every later leader holds (leader
+/// completeness).
 fn skip_committed<S: Storage>(core: &Core<S>, entries: Vec<Entry>) -> Result<Vec<Entry>, Rejected> {
     let committed = core.log.committed();
     let differs = |entry: &&Entry| {
@@ -188,8 +189,9 @@ fn skip_committed<S: Storage>(core: &Core<S>, entries: Vec<Entry>) -> Result<Vec
     Ok(entries.into_iter().skip(count).collect())
 }
 
-/// Appends entries after `prev`, which this log holds. What is already there stays, and the rest of the log with it: an
-/// old, shorter append must not cut off what a newer one brought and this node acknowledged.
+/// Appends entries after `prev`, which this log holds. What is already there stays, and the rest of
+/// the log with it: an old, shorter append must not cut off what a newer one brought and this node
+/// acknowledged.
 fn accept<S: Storage>(
     core: &mut Core<S>,
     prev: EntryId,
@@ -252,7 +254,8 @@ fn handle_snapshot<S: Storage>(
         }
         committed
     } else if core.log.holds(id) {
-        // All up to `id` is the same here (log matching), and what follows may be acknowledged already: it must stay.
+        // All up to `id` is the same here (log matching), and what follows may be acknowledged
+        // already: it must stay.
         core.log.commit_to(id.index);
         id.index
     } else {

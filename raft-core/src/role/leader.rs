@@ -44,7 +44,8 @@ struct Uncommitted {
 }
 
 impl Leader {
-    /// Starts the term with a no-op: entries of earlier terms can only be committed together with one of this term.
+    /// Starts the term with a no-op: entries of earlier terms can only be committed together with
+    /// one of this term.
     pub(crate) fn new<S: Storage>(core: &mut Core<S>) -> Leader {
         let next = core.log.last_index().next();
         let noop = Entry::noop(next, core.term());
@@ -136,7 +137,7 @@ impl Leader {
         let hears = core.membership.current().quorum().is_met_by(heard);
         self.peers
             .values_mut()
-            .for_each(|peer| peer.recently_active = false);
+            .for_each(Progress::on_quorum_checked);
         hears
     }
 
@@ -190,11 +191,12 @@ impl Leader {
         Ok(EntryId { index: first, term })
     }
 
-    /// Commits what a quorum holds durably. This node counts as far as its own disk has come, not its memory.
+    /// Commits what a quorum holds durably. This node counts as far as its own disk has come, not
+    /// its memory.
     ///
-    /// Only an entry of this term is counted (thesis 3.6.2): an older one on a majority can still be overwritten, when n5,
-    /// who holds a later term's entry that never left it, is elected by those who lack ours. What lies before the
-    /// counted entry is committed with it.
+    /// Only an entry of this term is counted (thesis 3.6.2): an older one on a majority can still
+    /// be overwritten, when n5, who holds a later term's entry that never left it, is elected by
+    /// those who lack ours. What lies before the counted entry is committed with it.
     pub(crate) fn maybe_commit<S: Storage>(&mut self, core: &mut Core<S>) {
         let (own, persisted) = (core.id(), core.log.persisted());
         let matched = |voter| match self.peers.get(&voter) {
@@ -250,8 +252,9 @@ impl Leader {
         hint: EntryId,
         last: LogIndex,
     ) -> Result<(), Rejected> {
-        // Everything the follower has above `hint.index` is of a later term than our `prev`, or missing; and everything of
-        // ours above the found index is of a later term than `hint`. So a whole term is skipped per round trip.
+        // Everything the follower has above `hint.index` is of a later term than our `prev`, or
+        // missing; and everything of ours above the found index is of a later term than `hint`. So
+        // a whole term is skipped per round trip.
         let candidate = core.log.newest_not_above(hint.index, hint.term).index;
         let (acted, matched) = self.update_peer(core, from, |peer| {
             peer.recently_active = true;
@@ -373,14 +376,14 @@ impl Leader {
             .peers
             .iter()
             .filter(|(peer, _)| core.membership.current().is_voter(**peer));
-        let in_reach = voters
-            .filter(|(_, progress)| progress.recently_active || progress.matched > LogIndex(0));
+        let in_reach = voters.filter(|(_, progress)| progress.is_in_reach());
         in_reach
-            .max_by_key(|(_, progress)| (progress.matched, progress.recently_active))
+            .max_by_key(|(_, progress)| progress.matched)
             .map(|(peer, _)| *peer)
     }
 
-    /// Asks the target to campaign as soon as it has our whole log: before, nobody would vote for it.
+    /// Asks the target to campaign as soon as it has our whole log: before, nobody would vote for
+    /// it.
     fn maybe_hand_over<S: Storage>(&mut self, core: &mut Core<S>, peer: NodeId) {
         let Some(transfer) = &mut self.transfer else {
             return;
@@ -434,8 +437,8 @@ impl Leader {
             .map_err(|_| Rejected::Overloaded)
     }
 
-    /// Begins a round for the reads that came in. They wait until an entry of this term is committed: until then earlier
-    /// leaders may have committed more than this node knows of.
+    /// Begins a round for the reads that came in. They wait until an entry of this term is
+    /// committed: until then earlier leaders may have committed more than this node knows of.
     fn begin_read_round<S: Storage>(&mut self, core: &mut Core<S>) {
         if !self.reads.has_waiting() || !self.own_term_committed(core) {
             return;
@@ -509,7 +512,8 @@ impl Leader {
 }
 
 impl Uncommitted {
-    /// Empty payloads are always let through: what keeps the protocol going must not depend on the load.
+    /// Empty payloads are always let through: what keeps the protocol going must not depend on the
+    /// load.
     fn check(&self, bytes: u64, limit: u64) -> Result<(), ProposeError> {
         // A single batch above the limit must pass when nothing else waits, or it never could.
         if bytes > 0 && self.bytes > 0 && self.bytes + bytes > limit {

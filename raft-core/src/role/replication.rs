@@ -92,7 +92,7 @@ impl Leader {
         let progress = self.peers.get_mut(&peer).expect("a member");
         let before = progress.state();
         // Nobody there to receive it: a probe again when the follower is heard.
-        let is_there = progress.recently_active;
+        let is_there = progress.is_in_reach();
         match core.log.storage.snapshot().filter(|_| is_there) {
             Some(meta) => {
                 progress.become_snapshot(meta.id.index);
@@ -109,8 +109,8 @@ impl Leader {
         }
     }
 
-    /// Entries that the driver read for a follower. Old answers are ignored: the log, or what the follower needs, may have
-    /// changed meanwhile.
+    /// Entries that the driver read for a follower. Old answers are ignored: the log, or what the
+    /// follower needs, may have changed meanwhile.
     pub(crate) fn on_fetched<S: Storage>(
         &mut self,
         core: &mut Core<S>,

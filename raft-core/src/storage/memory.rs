@@ -8,7 +8,8 @@ use super::{InitialState, SnapshotMeta, Storage, StorageError};
 use crate::types::collect_limited;
 use crate::{Configuration, Entry, EntryId, EntryKind, HardState, LogIndex, NodeId, Persist, Term};
 
-/// A [`Storage`] that keeps everything in memory, with a switch to answer "later" as a log on a disk does.
+/// A [`Storage`] that keeps everything in memory, with a switch to answer "later" as a log on a
+/// disk does.
 #[derive(Clone, Debug)]
 pub struct MemoryStorage {
     hard_state: HardState,
@@ -40,7 +41,8 @@ impl MemoryStorage {
         }
     }
 
-    /// Does what a driver does with the persist part of a [`Ready`](crate::Ready), and is done at once.
+    /// Does what a driver does with the persist part of a [`Ready`](crate::Ready), and is done at
+    /// once.
     ///
     /// # Panics
     /// If the entries leave a gap to the log.
@@ -95,7 +97,8 @@ impl MemoryStorage {
         self.commit = commit.min(self.last_index()).max(self.floor.index);
     }
 
-    /// Notes a snapshot of the applied state at `index`, which from then on is the one sent to followers.
+    /// Notes a snapshot of the applied state at `index`, which from then on is the one sent to
+    /// followers.
     ///
     /// # Panics
     /// If the log does not hold `index`.

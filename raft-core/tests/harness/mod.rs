@@ -1,5 +1,6 @@
-//! Several nodes in one thread, with everything that happens between them in the hands of the test: which message arrives
-//! and when, which write reaches the disk and when, and what a crash leaves behind.
+//! Several nodes in one thread, with everything that happens between them in the hands of the test:
+//! which message arrives and when, which write reaches the disk and when, and what a crash leaves
+//! behind.
 
 #![allow(dead_code, reason = "each test file uses its own part of the harness")]
 
@@ -330,7 +331,8 @@ impl Cluster {
         self.node(id).on_applied(last);
     }
 
-    /// The oldest pending write reaches the disk, and what waited for it leaves. Returns whether there was one.
+    /// The oldest pending write reaches the disk, and what waited for it leaves. Returns whether
+    /// there was one.
     pub(crate) fn sync(&mut self, id: NodeId) -> bool {
         let Some(write) = self.member(id).writes.pop_front() else {
             return false;

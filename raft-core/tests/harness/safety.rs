@@ -1,4 +1,5 @@
-//! What must hold of the whole cluster after every step (thesis, figure 3.2), checked from what the nodes show and say.
+//! What must hold of the whole cluster after every step (thesis, figure 3.2), checked from what the
+//! nodes show and say.
 
 #![allow(
     clippy::wildcard_enum_match_arm,
@@ -106,7 +107,8 @@ impl Safety {
         }
     }
 
-    /// A message leaves: the disk must hold what it promises. `leader_log` is what the receiver holds.
+    /// A message leaves: the disk must hold what it promises. `leader_log` is what the receiver
+    /// holds.
     pub(crate) fn on_message(
         &mut self,
         envelope: &Envelope,
@@ -135,7 +137,8 @@ impl Safety {
                     "{envelope}, but the disk ends at {}",
                     disk.last_index()
                 );
-                // An acknowledgement is about the receiver's log, whatever this node has accepted since.
+                // An acknowledgement is about the receiver's log, whatever this node has accepted
+                // since.
                 let leads = self.leaders.get(&term) == Some(&to);
                 let expected = leader_log
                     .iter()
@@ -148,6 +151,14 @@ impl Safety {
                         "{envelope}, but the disk holds another entry"
                     );
                 }
+            }
+            Message::SnapshotResponse(response) => {
+                let holds = disk.term(response.matched).is_ok();
+                assert!(
+                    holds,
+                    "{envelope}, but the disk ends at {}",
+                    disk.last_index()
+                );
             }
             _ => {}
         }

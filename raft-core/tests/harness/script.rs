@@ -1,7 +1,8 @@
 //! Scripts: text in, transcript out.
 //!
-//! A file starts with comment lines that say what is expected, then come blocks: commands, a line `----`, and the transcript
-//! of what happened. With `UPDATE=1` the transcripts are rewritten, to be read as a diff before they are committed.
+//! A file starts with comment lines that say what is expected, then come blocks: commands, a line
+//! `----`, and the transcript of what happened. With `UPDATE=1` the transcripts are rewritten, to
+//! be read as a diff before they are committed.
 
 use std::path::Path;
 
@@ -347,7 +348,8 @@ fn deliver(cluster: &mut Cluster, words: &[&str]) -> Outcome {
     Ok(())
 }
 
-/// Which messages are meant: `n1->n2`, `n1->`, `->n2`, names of kinds, and `reversed` for the order.
+/// Which messages are meant: `n1->n2`, `n1->`, `->n2`, names of kinds, and `reversed` for the
+/// order.
 #[derive(Default)]
 struct Filter {
     from: Option<NodeId>,
