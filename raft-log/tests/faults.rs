@@ -387,6 +387,7 @@ fn misuse_is_refused_and_changes_nothing() {
         Err(WalError::OutOfRange { .. })
     ));
     assert!(matches!(wal.reset(0, 0), Err(WalError::OutOfRange { .. })));
+    assert!(matches!(wal.reset(1, 6), Err(WalError::OutOfRange { .. })));
     assert!(matches!(
         wal.set_hard_state(4, None),
         Err(WalError::VoteChanged { .. })

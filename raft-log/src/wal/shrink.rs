@@ -76,10 +76,11 @@ impl<F: Fs> Wal<F> {
     /// `index + 1`. The snapshot must be durable before this is called.
     ///
     /// # Errors
-    /// [`WalError::OutOfRange`] if `index` is below the floor; after [`WalError::Io`] the log is poisoned.
+    /// [`WalError::OutOfRange`] if `index` is below the floor, or at it with another term; after [`WalError::Io`] the log is poisoned.
     pub fn reset(&mut self, index: u64, term: u64) -> Result<(), WalError> {
         self.check_usable()?;
-        if index < self.floor().0 {
+        let (floor, floor_term) = self.floor();
+        if index < floor || (index == floor && term != floor_term) {
             return Err(self.out_of_range(index, Some(term)));
         }
         self.drop_pending();
