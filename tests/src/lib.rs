@@ -1,6 +1,7 @@
 //! How kvd is tested as a whole.
 //!
 //! - [`process`]: clusters of real `kvd` processes on loopback, driven through `kvctl`, HTTP and the client library.
+//! - [`sim`]: a cluster in one process over simulated disks, where the power can go at any storage call.
 //!
 //! This crate is never published and is no part of a running system: a helper that finds something wrong panics with what it
 //! saw, because its callers are tests.
@@ -8,3 +9,4 @@
 #![forbid(unsafe_code)]
 
 pub mod process;
+pub mod sim;

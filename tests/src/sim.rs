@@ -36,7 +36,12 @@ pub struct WorldOptions {
 
 impl Default for WorldOptions {
     fn default() -> WorldOptions {
-        WorldOptions { nodes: 3, clients: 4, down_ticks: 40, snapshot_every_bytes: 24 << 10 }
+        WorldOptions {
+            nodes: 3,
+            clients: 4,
+            down_ticks: 40,
+            snapshot_every_bytes: 24 << 10,
+        }
     }
 }
 
@@ -68,10 +73,23 @@ impl World {
     pub fn new(seed: u64, options: WorldOptions) -> World {
         let mut rng = StdRng::seed_from_u64(seed);
         let members = node::members(options.nodes);
-        let nodes = (0..options.nodes).map(|place| SimNode::join(place, &members, rng.random())).collect();
-        let clients = (0..options.clients).map(|number| Counter::new(number as u64, rng.random())).collect();
+        let nodes = (0..options.nodes)
+            .map(|place| SimNode::join(place, &members, rng.random()))
+            .collect();
+        let clients = (0..options.clients)
+            .map(|number| Counter::new(number as u64, rng.random()))
+            .collect();
         let links = Links::default();
-        let mut world = World { options, rng, now: 0, nodes, links, clients, cut: None, power_cuts: 0 };
+        let mut world = World {
+            options,
+            rng,
+            now: 0,
+            nodes,
+            links,
+            clients,
+            cut: None,
+            power_cuts: 0,
+        };
         for place in 0..world.options.nodes {
             world.start(place);
         }
@@ -126,13 +144,22 @@ impl World {
 
     /// Whether every client has got this many answers.
     pub fn clients_have(&self, answers: u64) -> bool {
-        self.clients.iter().all(|client| client.acknowledged() >= answers)
+        self.clients
+            .iter()
+            .all(|client| client.acknowledged() >= answers)
     }
 
-    /// Whether all nodes live, agree on how far they have applied, and have the same state.
+    /// Whether all nodes live and have the same state, and a leader knows that nothing is missing from it.
+    ///
+    /// Without a leader, nodes that have just started look level at their snapshots.
     pub fn is_level(&self) -> bool {
+        if !self.nodes.iter().any(SimNode::leads_level) {
+            return false;
+        }
         let mut states = self.nodes.iter().map(SimNode::state);
-        let Some(Some(first)) = states.next() else { return false };
+        let Some(Some(first)) = states.next() else {
+            return false;
+        };
         states.all(|state| state == Some(first))
     }
 
@@ -147,7 +174,9 @@ impl World {
     /// If a promise is broken.
     pub fn check_promises(&self) {
         for node in &self.nodes {
-            let store = node.store().expect("the world is level, so every node lives");
+            let store = node
+                .store()
+                .expect("the world is level, so every node lives");
             for client in &self.clients {
                 client.check(&node.name(), store);
             }
@@ -156,7 +185,10 @@ impl World {
 
     /// A line per node, for failures.
     pub fn picture(&self) -> String {
-        let lines: Vec<String> = self.nodes.iter().map(SimNode::picture).collect();
+        let nodes = self.nodes.iter().map(SimNode::picture);
+        let lines: Vec<String> = nodes
+            .chain(self.clients.iter().map(Counter::picture))
+            .collect();
         format!("tick {}\n{}", self.now, lines.join("\n"))
     }
 
@@ -171,7 +203,8 @@ impl World {
     /// Tells the new life of a node and all others of each other, as the handshake does.
     fn introduce(&mut self, place: Place) {
         for other in (0..self.nodes.len()).filter(|other| *other != place) {
-            if let (Some(own), Some(theirs)) = (self.nodes[place].boot(), self.nodes[other].boot()) {
+            if let (Some(own), Some(theirs)) = (self.nodes[place].boot(), self.nodes[other].boot())
+            {
                 let (own_id, other_id) = (self.nodes[place].id(), self.nodes[other].id());
                 self.nodes[other].peer_up(own_id, own);
                 self.nodes[place].peer_up(other_id, theirs);
@@ -205,7 +238,11 @@ impl World {
     /// A storage call of this node failed because the power is gone, here or everywhere.
     fn power_went(&mut self, place: Place) {
         let everywhere = self.cut.take().is_some_and(|cut| cut.everywhere);
-        let places: Vec<Place> = if everywhere { (0..self.nodes.len()).collect() } else { vec![place] };
+        let places: Vec<Place> = if everywhere {
+            (0..self.nodes.len()).collect()
+        } else {
+            vec![place]
+        };
         for place in places {
             self.power_cuts += 1;
             let back = self.now + self.options.down_ticks + self.rng.random_range(0..10);
@@ -215,13 +252,17 @@ impl World {
             for other in self.nodes.iter_mut() {
                 other.peer_down(gone);
             }
-            self.clients.iter_mut().for_each(|client| client.lost(place));
+            self.clients
+                .iter_mut()
+                .for_each(|client| client.lost(place));
         }
     }
 
     fn run_clients(&mut self) {
         for number in 0..self.clients.len() {
-            let live: Vec<Place> = (0..self.nodes.len()).filter(|place| self.nodes[*place].is_live()).collect();
+            let live: Vec<Place> = (0..self.nodes.len())
+                .filter(|place| self.nodes[*place].is_live())
+                .collect();
             if live.is_empty() {
                 return;
             }

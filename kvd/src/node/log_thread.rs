@@ -52,6 +52,8 @@ impl LogThread {
     ) -> std::io::Result<LogThread> {
         let (orders, inbox) = channel();
         let spares = start_preparer(worker.preparer(), orders.clone())?;
+        // The tail may be all but full: a leader would have nothing it may propose into.
+        let _ = spares.send(());
         let thread = std::thread::Builder::new()
             .name("kvd-log".into())
             .spawn(move || {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use kvd::kv::command::{Command, Op, OpResult, RangeQuery, command_crc};
 use kvd::kv::envelope::SessionRef;
 use kvd::kv::store::Store;
-use kvd::wire::client::{Request, Response};
+use kvd::wire::client::{Refusal, Request, Response};
 
 use super::Place;
 
@@ -29,16 +29,34 @@ pub struct Counter {
     acknowledged: u64,
     asked: Option<(Place, u64)>,
     stopped: bool,
+    /// The last answer that was not the one hoped for, for failures.
+    last_refusal: Option<Refusal>,
 }
 
 impl Counter {
     pub(super) fn new(number: u64, name: u128) -> Counter {
-        Counter { number, name, sequence: 1, acknowledged: 0, asked: None, stopped: false }
+        Counter {
+            number,
+            name,
+            sequence: 1,
+            acknowledged: 0,
+            asked: None,
+            stopped: false,
+            last_refusal: None,
+        }
     }
 
     /// How many of its writes were acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    pub(super) fn picture(&self) -> String {
+        let (number, sequence) = (self.number, self.sequence);
+        format!(
+            "client {number}: at {sequence}, asked {:?}, last refused: {:?}",
+            self.asked, self.last_refusal
+        )
     }
 
     pub(super) fn stop(&mut self) {
@@ -47,7 +65,9 @@ impl Counter {
 
     /// The request to be sent now, if any; the id is the sequence.
     pub(super) fn next(&mut self, now: u64, place: Place) -> Option<(u64, Request)> {
-        let waiting = self.asked.is_some_and(|(_, since)| since + RETRY_TICKS > now);
+        let waiting = self
+            .asked
+            .is_some_and(|(_, since)| since + RETRY_TICKS > now);
         if waiting || self.stopped && self.asked.is_none() {
             return None;
         }
@@ -66,15 +86,24 @@ impl Counter {
 
     fn command(&self, sequence: u64) -> Command {
         Command::Op(match sequence % 2 {
-            0 => Op::Increment { key: self.counter_key(), by: 1 },
-            _ => Op::Put { key: self.key(sequence), value: value(sequence), want_previous: false },
+            0 => Op::Increment {
+                key: self.counter_key(),
+                by: 1,
+            },
+            _ => Op::Put {
+                key: self.key(sequence),
+                value: value(sequence),
+                want_previous: false,
+            },
         })
     }
 
     /// An increment answers with the count: one too many means that it ran twice.
     fn check_answer(&self, results: &[OpResult]) {
         match results {
-            [OpResult::Incremented { value, .. }] => assert_eq!(*value as u64, self.sequence / 2, "client {}", self.number),
+            [OpResult::Incremented { value, .. }] => {
+                assert_eq!(*value as u64, self.sequence / 2, "client {}", self.number)
+            }
             [OpResult::Put { version, .. }] => assert_eq!(*version, 1, "client {}", self.number),
             other => panic!("client {}: {other:?}", self.number),
         }
@@ -100,7 +129,11 @@ impl Counter {
                 self.asked = None;
             }
             // Refused or unknown: the same request goes out again at once.
-            _ => self.asked = Some((place, 0)),
+            Response::Refused(refusal) => {
+                self.last_refusal = Some(refusal);
+                self.asked = Some((place, 0));
+            }
+            other => panic!("client {}: {other:?}", self.number),
         }
     }
 
@@ -117,12 +150,30 @@ impl Counter {
         let counted = self.read_counter(store);
         // The write that is still open may have been applied.
         let least = self.acknowledged / 2;
-        let most = if self.asked.is_some() { self.sequence / 2 } else { least };
-        assert!((least..=most).contains(&counted), "{node}: client {} counted {counted}, not {least}..={most}", self.number);
+        let most = if self.asked.is_some() {
+            self.sequence / 2
+        } else {
+            least
+        };
+        assert!(
+            (least..=most).contains(&counted),
+            "{node}: client {} counted {counted}, not {least}..={most}",
+            self.number
+        );
         for sequence in (1..=self.acknowledged).filter(|sequence| sequence % 2 == 1) {
             let found = store.query(&RangeQuery::key(self.key(sequence)));
-            let item = found.items.first().unwrap_or_else(|| panic!("{node}: acknowledged write {sequence} of client {} is missing", self.number));
-            assert_eq!((item.version, &item.value), (1, &value(sequence)), "{node}: write {sequence} of client {}", self.number);
+            let item = found.items.first().unwrap_or_else(|| {
+                panic!(
+                    "{node}: acknowledged write {sequence} of client {} is missing",
+                    self.number
+                )
+            });
+            assert_eq!(
+                (item.version, &item.value),
+                (1, &value(sequence)),
+                "{node}: write {sequence} of client {}",
+                self.number
+            );
         }
     }
 

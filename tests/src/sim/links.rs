@@ -49,11 +49,14 @@ impl Links {
     /// Everything that arrives by now, in order.
     pub(super) fn due(&mut self, now: u64) -> Vec<Packet> {
         let later = self.packets.split_off(&(now + 1, 0));
-        std::mem::replace(&mut self.packets, later).into_values().collect()
+        std::mem::replace(&mut self.packets, later)
+            .into_values()
+            .collect()
     }
 
     /// Connections die with the process at either end.
     pub(super) fn forget(&mut self, place: Place) {
-        self.packets.retain(|_, packet| packet.from != place && packet.to != place);
+        self.packets
+            .retain(|_, packet| packet.from != place && packet.to != place);
     }
 }
