@@ -56,6 +56,8 @@ pub(crate) mod golden;
 #[cfg(feature = "server")]
 mod hash;
 #[cfg(feature = "server")]
+mod key;
+#[cfg(feature = "server")]
 mod transaction;
 
 pub use codec::DecodeError;

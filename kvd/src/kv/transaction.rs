@@ -1,5 +1,6 @@
 //! Running one command on the data, all of it or nothing.
 
+use std::borrow::Borrow;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use super::command::{
     Command, CommandResult, Compare, KeyRange, KeyValue, Op, OpResult, RangeQuery, RangeResult,
     Test,
 };
+use super::key::Key;
 use super::limits::StoreLimits;
 use super::map::CowMap;
 
@@ -21,13 +23,13 @@ pub(crate) struct Record {
 }
 
 /// The data.
-pub(crate) type Data = CowMap<Bytes, Record>;
+pub(crate) type Data = CowMap<Key, Record>;
 
 impl Record {
     /// As users see it.
-    pub(crate) fn with_key(&self, key: &Bytes) -> KeyValue {
+    pub(crate) fn with_key(&self, key: Bytes) -> KeyValue {
         KeyValue {
-            key: key.clone(),
+            key,
             value: self.value.clone(),
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
@@ -73,11 +75,11 @@ fn elements<'a>(
     data: &'a Data,
     range: &KeyRange,
     after: Option<&Bytes>,
-) -> impl Iterator<Item = (&'a Bytes, &'a Record)> {
+) -> impl Iterator<Item = (&'a Key, &'a Record)> {
     let (start, end) = range.bounds();
     let start = latest(start, after);
     data.iter_from(start.as_ref().map(|key| &key[..]))
-        .take_while(move |(key, _)| is_before(key, &end))
+        .take_while(move |(key, _)| is_before((*key).borrow(), &end))
 }
 
 /// The later one of the start of a range and the place where the page before ended.
@@ -92,11 +94,11 @@ fn latest(start: Bound<Bytes>, after: Option<&Bytes>) -> Bound<Bytes> {
     }
 }
 
-fn is_before(key: &Bytes, end: &Bound<Bytes>) -> bool {
+fn is_before(key: &[u8], end: &Bound<Bytes>) -> bool {
     match end {
         Bound::Unbounded => true,
-        Bound::Included(end) => key <= end,
-        Bound::Excluded(end) => key < end,
+        Bound::Included(end) => key <= &end[..],
+        Bound::Excluded(end) => key < &end[..],
     }
 }
 
@@ -137,7 +139,7 @@ fn read(data: &Data, query: &RangeQuery, revision: u64, room: &mut Room) -> Rang
             more = true;
             break;
         }
-        let mut item = record.with_key(key);
+        let mut item = record.with_key(key.to_bytes());
         if query.keys_only {
             item.value = Bytes::new();
         }
@@ -190,7 +192,7 @@ struct Transaction<'a> {
     changed: bool,
     /// What the touched keys held before, in the order of the changes. A single step either does all or nothing, and
     /// needs none.
-    undo: Option<Vec<(Bytes, Option<Record>)>>,
+    undo: Option<Vec<(Key, Option<Record>)>>,
 }
 
 /// Runs a command; `revision` is the store's revision before.
@@ -272,7 +274,7 @@ impl Transaction<'_> {
         for (key, record) in self.undo.into_iter().flatten().rev() {
             match record {
                 Some(record) => self.data.insert(key, record),
-                None => self.data.remove(&key[..]),
+                None => self.data.remove(key.borrow() as &[u8]),
             };
         }
     }
@@ -289,7 +291,7 @@ impl Transaction<'_> {
             if !self.room.take(key.len() + record.value.len()) {
                 return self.answer_too_large();
             }
-            previous = Some(record.with_key(&key));
+            previous = Some(record.with_key(key.clone()));
         }
         OpResult::Put {
             version: self.write(key, value),
@@ -311,10 +313,11 @@ impl Transaction<'_> {
             let version = next.version;
             let old = std::mem::replace(record, next);
             if let Some(undo) = &mut self.undo {
-                undo.push((key, Some(old)));
+                undo.push((key.into(), Some(old)));
             }
             return version;
         }
+        let key = Key::from(key);
         if let Some(undo) = &mut self.undo {
             undo.push((key.clone(), None));
         }
@@ -337,31 +340,32 @@ impl Transaction<'_> {
                 if !self.room.take(key.len() + record.value.len()) {
                     return self.answer_too_large();
                 }
-                previous.push(record.with_key(key));
+                previous.push(record.with_key(key.to_bytes()));
             }
         }
         let count = match range {
-            KeyRange::Key(key) => u64::from(self.remove(key)),
+            KeyRange::Key(key) => u64::from(self.remove(key.clone().into())),
             KeyRange::Prefix(_) | KeyRange::Between { .. } | KeyRange::All => {
-                let keys: Vec<Bytes> = elements(self.data, range, None)
+                let keys: Vec<Key> = elements(self.data, range, None)
                     .map(|(key, _)| key.clone())
                     .collect();
-                for key in &keys {
+                let count = keys.len() as u64;
+                for key in keys {
                     self.remove(key);
                 }
-                keys.len() as u64
+                count
             }
         };
         OpResult::Deleted { count, previous }
     }
 
-    fn remove(&mut self, key: &Bytes) -> bool {
-        let Some(old) = self.data.remove(&key[..]) else {
+    fn remove(&mut self, key: Key) -> bool {
+        let Some(old) = self.data.remove(key.borrow() as &[u8]) else {
             return false;
         };
         self.changed = true;
         if let Some(undo) = &mut self.undo {
-            undo.push((key.clone(), Some(old)));
+            undo.push((key, Some(old)));
         }
         true
     }

@@ -1,6 +1,5 @@
 //! Reading a snapshot out of bytes that arrive in pieces.
 
-use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{
@@ -9,6 +8,7 @@ use super::{
 };
 use crate::kv::command::KeyValue;
 use crate::kv::hash::HASH_ALGORITHM;
+use crate::kv::key::Key;
 use crate::kv::limits::StoreLimits;
 use crate::kv::session::Session;
 use crate::kv::store::Store;
@@ -32,7 +32,7 @@ pub struct SnapshotReader {
     state: State,
     built: Option<(SnapshotHeader, Store)>,
     /// Keys must ascend.
-    last_key: Option<Bytes>,
+    last_key: Option<Key>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,27 +253,19 @@ impl SnapshotReader {
     fn take_data(&mut self, mut content: &[u8]) -> Result<(), SnapshotError> {
         while !content.is_empty() {
             let (item, rest) = self.element::<KeyValue>(content)?;
-            let ascending = self.last_key.as_ref().is_none_or(|last| *last < item.key);
+            let key = Key::from(item.key);
+            let ascending = self.last_key.as_ref().is_none_or(|last| *last < key);
             let Some((_, store)) = self.built.as_mut().filter(|_| ascending) else {
                 return Err(self.malformed());
             };
-            self.last_key = Some(item.key.clone());
-            let KeyValue {
-                key,
-                value,
-                create_revision,
-                mod_revision,
-                version,
-            } = item;
-            store.data.insert(
-                key,
-                Record {
-                    value,
-                    create_revision,
-                    mod_revision,
-                    version,
-                },
-            );
+            self.last_key = Some(key.clone());
+            let record = Record {
+                value: item.value,
+                create_revision: item.create_revision,
+                mod_revision: item.mod_revision,
+                version: item.version,
+            };
+            store.data.insert(key, record);
             content = rest;
         }
         Ok(())

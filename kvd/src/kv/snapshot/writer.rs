@@ -9,6 +9,7 @@ use super::{
     SnapshotHeader,
 };
 use crate::kv::codec;
+use crate::kv::key::Key;
 use crate::kv::store::Store;
 
 /// The bytes of a snapshot, in pieces: the prelude, then one block at a time. Written one after the other they are the
@@ -31,7 +32,7 @@ enum Next {
     /// Sessions with an id above this one.
     Sessions(u64),
     /// Keys after this one.
-    Data(Option<Bytes>),
+    Data(Option<Key>),
     End,
     Nothing,
 }
@@ -81,12 +82,12 @@ impl SnapshotWriter {
     }
 
     /// Keys until the block is full, and the last one in it.
-    fn data(&self, after: Option<&Bytes>) -> (Vec<u8>, Option<Bytes>) {
-        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
+    fn data(&self, after: Option<&Key>) -> (Vec<u8>, Option<Key>) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut content = Vec::new();
         let mut last = None;
         for (key, record) in self.store.data.iter_from(start) {
-            content = codec::extend(content, &record.with_key(key));
+            content = codec::extend(content, &record.with_key(key.to_bytes()));
             last = Some(key);
             if content.len() >= BLOCK_BYTES {
                 break;
