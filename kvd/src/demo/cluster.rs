@@ -14,6 +14,10 @@ use crate::node::Node;
 
 const CERTIFICATE_DAYS: u32 = 30;
 
+/// Smaller than by default, so that a demo starts at once.
+const SEGMENT_BYTES: u64 = 8 << 20;
+const LOG_BYTES_MAX: u64 = 256 << 20;
+
 /// One node of a demo, running or not.
 pub(super) struct DemoNode {
     pub(super) name: String,
@@ -73,7 +77,10 @@ impl Cluster {
                 file: Some(file),
                 ..Sources::default()
             })?;
-            let config = loaded.config;
+            let mut config = loaded.config;
+            config.log.segment_bytes = SEGMENT_BYTES;
+            config.log.max_bytes = LOG_BYTES_MAX;
+            config.log.reserve_bytes = SEGMENT_BYTES;
             let node = Node::start(config.clone())?;
             let (address, http) = (node.address(), node.http());
             self.nodes.push(DemoNode {

@@ -2,7 +2,7 @@
 
 use raft_core::{Configuration, NodeId};
 use raft_log::fs::{Fs, OsFs};
-use raft_log::{Binding, Options, Reader};
+use raft_log::{Binding, Options, Reader, WalError};
 use raft_net::{Credentials, EndpointOptions, Hello, Identity as CertificateIdentity, PeerAddress};
 
 use crate::config::Config;
@@ -57,7 +57,16 @@ pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
     let (boot_counter, boot_id) = identity.begin_incarnation(&fs)?;
     let reader = recovered.wal.reader();
     let mut worker = LogWorker::new(recovered.wal);
-    let space = worker.work()?;
+    let mut space = worker.work()?;
+    if space.prepared_bytes == 0 {
+        // Now, and not when the first write waits for it.
+        match worker.preparer().prepare_spare() {
+            Ok(_) => space = worker.work()?,
+            // The node serves reads, and refuses writes until there is space again.
+            Err(error @ WalError::NoSpace { .. }) => tracing::warn!(%error, "no space for the log"),
+            Err(error) => return Err(error.into()),
+        }
+    }
     let core = raft_core::Node::new(core_config(config, node, fs.random_u64()), recovered.cache)
         .map_err(|error| Failure::new(ExitCode::Configuration, error))?;
     let driver = Driver::new(

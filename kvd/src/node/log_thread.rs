@@ -25,6 +25,8 @@ enum Order {
     /// A segment was prepared: report how much space there is.
     Look,
     Close,
+    /// Stop as a crash would: between two jobs, with nothing more written.
+    Abandon,
 }
 
 /// What the log thread says.
@@ -34,10 +36,19 @@ pub(super) enum FromLog {
     Failed(LogFailure),
 }
 
-/// A handle on the log thread; dropping it without [`LogThread::close`] leaves the log as a crash would.
+/// What the loop does next.
+enum Next {
+    Work,
+    Close,
+    Abandon,
+}
+
+/// A handle on the threads. It must be ended with [`LogThread::close`] or [`LogThread::abandon`]: the threads hold the lock of
+/// the data directory.
 pub(super) struct LogThread {
     orders: Sender<Order>,
     thread: JoinHandle<Result<(), LogFailure>>,
+    preparer: JoinHandle<()>,
 }
 
 impl LogThread {
@@ -51,7 +62,7 @@ impl LogThread {
         reports: UnboundedSender<FromLog>,
     ) -> std::io::Result<LogThread> {
         let (orders, inbox) = channel();
-        let spares = start_preparer(worker.preparer(), orders.clone())?;
+        let (spares, preparer) = start_preparer(worker.preparer(), orders.clone())?;
         // The tail may be all but full: a leader would have nothing it may propose into.
         let _ = spares.send(());
         let thread = std::thread::Builder::new()
@@ -70,7 +81,11 @@ impl LogThread {
                 }
                 result
             })?;
-        Ok(LogThread { orders, thread })
+        Ok(LogThread {
+            orders,
+            thread,
+            preparer,
+        })
     }
 
     pub(super) fn push(&self, job: LogJob) {
@@ -80,8 +95,20 @@ impl LogThread {
 
     /// Finishes what was pushed, syncs everything and closes the log. Blocks.
     pub(super) fn close(self) -> Result<(), LogFailure> {
-        let _ = self.orders.send(Order::Close);
-        self.thread.join().expect("the log thread does not panic")
+        self.end(Order::Close)
+    }
+
+    /// Stops between two jobs; nothing more is written. Blocks until the directory is free.
+    pub(super) fn abandon(self) -> Result<(), LogFailure> {
+        self.end(Order::Abandon)
+    }
+
+    fn end(self, order: Order) -> Result<(), LogFailure> {
+        // A log thread that is gone has said why, and says it again below.
+        let _ = self.orders.send(order);
+        let result = self.thread.join().expect("the log thread does not panic");
+        self.preparer.join().expect("the preparer does not panic");
+        result
     }
 }
 
@@ -102,38 +129,41 @@ impl Loop {
                 (false, true) => CONTROL_SYNC_DELAY,
                 (false, false) => Duration::from_secs(3600),
             };
-            let open = match inbox.recv_timeout(patience) {
+            let next = match inbox.recv_timeout(patience) {
                 Ok(first) => self.take(first, inbox),
-                Err(RecvTimeoutError::Timeout) if full => true,
+                Err(RecvTimeoutError::Timeout) if full => Next::Work,
                 Err(RecvTimeoutError::Timeout) => {
                     if std::mem::take(&mut dirty) {
                         self.worker.idle()?;
                     }
                     continue;
                 }
-                // Dropped without `close`: this is a crash, and nothing more is written.
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => Next::Abandon,
             };
+            if let Next::Abandon = next {
+                return Ok(());
+            }
             full = self.work()?;
             dirty = true;
-            if !open {
+            if let Next::Close = next {
                 return self.worker.close();
             }
         }
     }
 
-    /// Takes everything that waits; false once the log is to be closed.
-    fn take(&mut self, first: Order, inbox: &Receiver<Order>) -> bool {
+    /// Takes everything that waits.
+    fn take(&mut self, first: Order, inbox: &Receiver<Order>) -> Next {
         let mut next = Some(first);
         while let Some(order) = next {
             match order {
                 Order::Job(job) => self.worker.push(job),
                 Order::Look => {}
-                Order::Close => return false,
+                Order::Close => return Next::Close,
+                Order::Abandon => return Next::Abandon,
             }
             next = inbox.try_recv().ok();
         }
-        true
+        Next::Work
     }
 
     fn work(&mut self) -> Result<bool, LogFailure> {
@@ -150,9 +180,12 @@ impl Loop {
 }
 
 /// Starts the thread that allocates and zeroes segments ahead of need, so that an append never waits for it.
-fn start_preparer(preparer: Preparer<OsFs>, orders: Sender<Order>) -> std::io::Result<Sender<()>> {
+fn start_preparer(
+    preparer: Preparer<OsFs>,
+    orders: Sender<Order>,
+) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
     let (wanted, inbox) = channel::<()>();
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("kvd-prepare".into())
         .spawn(move || {
             while inbox.recv().is_ok() {
@@ -168,5 +201,5 @@ fn start_preparer(preparer: Preparer<OsFs>, orders: Sender<Order>) -> std::io::R
                 }
             }
         })?;
-    Ok(wanted)
+    Ok((wanted, thread))
 }

@@ -155,19 +155,18 @@ impl Shell {
     }
 
     async fn run(mut self, mut controls: mpsc::Receiver<Control>) -> Result<(), Failure> {
-        let end = self.serve(&mut controls).await?;
-        match end {
-            End::Crashed => Ok(()),
-            End::Stopped => {
-                self.clients.drain(DRAIN_PATIENCE).await;
-                self.endpoint.close("stopping").await;
-                let log = self.log;
-                tokio::task::spawn_blocking(move || log.close())
-                    .await
-                    .expect("closing the log does not panic")?;
-                Ok(())
-            }
+        let end = self.serve(&mut controls).await;
+        if let Ok(End::Stopped) = end {
+            self.clients.drain(DRAIN_PATIENCE).await;
+            self.endpoint.close("stopping").await;
         }
+        let log = self.log;
+        let stopped = matches!(end, Ok(End::Stopped));
+        let ended =
+            tokio::task::spawn_blocking(move || if stopped { log.close() } else { log.abandon() });
+        let ended = ended.await.expect("ending the log does not panic");
+        end?;
+        Ok(ended?)
     }
 
     async fn serve(&mut self, controls: &mut mpsc::Receiver<Control>) -> Result<End, Failure> {
