@@ -191,11 +191,13 @@ fn start_preparer(
             while inbox.recv().is_ok() {
                 while inbox.try_recv().is_ok() {}
                 match preparer.prepare_spare() {
-                    Ok(_) => {
-                        if orders.send(Order::Look).is_err() {
-                            return;
-                        }
+                    Ok(true) => {
+                    if orders.send(Order::Look).is_err() {
+                        return;
                     }
+                }
+                // There was one already, or the log is as large as it may be. To look again would end up here again.
+                Ok(false) => {}
                     // The log itself refuses writes when it runs out of prepared space; this is only early notice.
                     Err(error) => tracing::warn!(%error, "no segment could be prepared ahead"),
                 }
