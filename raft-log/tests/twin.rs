@@ -151,3 +151,34 @@ fn unreadable_copy_is_replaced_by_the_other() {
     assert_eq!(found, b"content");
     assert!(matches!(report, Some(Report::CopyRewritten(_))));
 }
+
+/// A crash between the two copies: the newer one counts, and both hold it afterwards.
+#[test]
+fn newer_copy_counts_when_the_crash_came_between_the_two() {
+    for newer in [0, 8192u64] {
+        let fs = disk();
+        let mut twin = TwinFile::create(&fs, &path(), MAGIC, BINDING, b"old").unwrap();
+        let before = fs.bytes(&path());
+        twin.write(b"new").unwrap();
+        let mut mixed = fs.bytes(&path());
+        let older = 8192 - newer as usize;
+        mixed[older..older + 100].copy_from_slice(&before[older..older + 100]);
+        fs.set_bytes(&path(), &mixed);
+        let (_, found, report) = open(&fs).unwrap();
+        assert_eq!((&found[..], report), (&b"new"[..], None));
+        fs.flip_bit(&path(), (newer + 20) * 8);
+        let (_, found, _) = open(&fs).unwrap();
+        assert_eq!(found, b"new");
+    }
+}
+
+/// Two copies of one sequence that differ cannot come from one writer: neither is believed.
+#[test]
+fn copies_of_one_sequence_that_differ_are_refused() {
+    let (one, other) = (disk(), disk());
+    TwinFile::create(&one, &path(), MAGIC, BINDING, b"one").unwrap();
+    TwinFile::create(&other, &path(), MAGIC, BINDING, b"two").unwrap();
+    let mixed = [&one.bytes(&path())[..8192], &other.bytes(&path())[8192..]].concat();
+    one.set_bytes(&path(), &mixed);
+    assert!(matches!(open(&one), Err(OpenError::Corrupt(_))));
+}
