@@ -64,11 +64,20 @@ impl Nodes {
     }
 
     fn hello(&self, name: &str) -> Response {
-        let id_of = |name: &str| self.names.iter().position(|n| n == name).map_or(0, |at| at as u64 + 1);
+        let id_of = |name: &str| {
+            self.names
+                .iter()
+                .position(|n| n == name)
+                .map_or(0, |at| at as u64 + 1)
+        };
         let members = self
             .names
             .iter()
-            .map(|name| MemberAddress { name: name.clone(), id: id_of(name), address: name.clone() })
+            .map(|name| MemberAddress {
+                name: name.clone(),
+                id: id_of(name),
+                address: name.clone(),
+            })
             .collect();
         Response::Hello {
             version: 1,
@@ -91,14 +100,21 @@ impl Nodes {
         }))
     }
 
-    fn client(self, endpoints: &[&str], change: impl FnOnce(&mut ClientOptions)) -> (Client, Arc<Mutex<Seen>>) {
+    fn client(
+        self,
+        endpoints: &[&str],
+        change: impl FnOnce(&mut ClientOptions),
+    ) -> (Client, Arc<Mutex<Seen>>) {
         let seen = self.seen.clone();
         let mut options = ClientOptions {
             endpoints: endpoints.iter().map(|name| (*name).to_owned()).collect(),
             ..ClientOptions::default()
         };
         change(&mut options);
-        (Client::over(Arc::new(Cluster(Arc::new(self))), options), seen)
+        (
+            Client::over(Arc::new(Cluster(Arc::new(self))), options),
+            seen,
+        )
     }
 }
 
@@ -108,7 +124,12 @@ impl Dial for Cluster {
     fn dial(&self, target: Target) -> Pending<Result<Link, Found>> {
         let nodes = self.0.clone();
         Box::pin(async move {
-            nodes.seen.lock().unwrap().dialled.push(target.address.clone());
+            nodes
+                .seen
+                .lock()
+                .unwrap()
+                .dialled
+                .push(target.address.clone());
             match nodes.unreachable.get(&target.address) {
                 Some(Found::TimedOut) => std::future::pending().await,
                 Some(found) => return Err(found.clone()),
@@ -140,7 +161,13 @@ async fn serve(nodes: Arc<Nodes>, name: String, stream: tokio::io::DuplexStream)
             _ => play(&nodes, &name, &request),
         };
         let answers = match act {
-            Act::Answer(body) => vec![ResponseFrame { id: request.id, body }.encode()],
+            Act::Answer(body) => vec![
+                ResponseFrame {
+                    id: request.id,
+                    body,
+                }
+                .encode(),
+            ],
             Act::Say(answers) => answers
                 .into_iter()
                 .map(|(id, body)| ResponseFrame { id, body }.encode())
@@ -158,30 +185,52 @@ async fn serve(nodes: Arc<Nodes>, name: String, stream: tokio::io::DuplexStream)
 fn play(nodes: &Nodes, name: &str, request: &RequestFrame) -> Act {
     let mut seen = nodes.seen.lock().unwrap();
     seen.requests += 1;
-    if let Request::Write { session, sequence, done_below, .. } = &request.body {
-        seen.writes.push((name.to_owned(), *session, *sequence, *done_below));
+    if let Request::Write {
+        session,
+        sequence,
+        done_below,
+        ..
+    } = &request.body
+    {
+        seen.writes
+            .push((name.to_owned(), *session, *sequence, *done_below));
     }
     (nodes.script)(name, request, &mut seen)
 }
 
 fn put(key: &str) -> Command {
-    Op::Put { key: key.to_owned().into(), value: "v".into(), want_previous: false }.into()
+    Op::Put {
+        key: key.to_owned().into(),
+        value: "v".into(),
+        want_previous: false,
+    }
+    .into()
 }
 
 fn written(revision: u64) -> Response {
     let result = CommandResult {
         revision,
         succeeded: true,
-        results: vec![OpResult::Put { version: 1, previous: None }],
+        results: vec![OpResult::Put {
+            version: 1,
+            previous: None,
+        }],
     };
-    Response::Written { session: 100, result }
+    Response::Written {
+        session: 100,
+        result,
+    }
 }
 
 /// Answers each write with its sequence as revision.
 fn done(request: &RequestFrame) -> Act {
     match &request.body {
         Request::Write { sequence, .. } => Act::Answer(written(*sequence)),
-        _ => Act::Answer(Response::Range { result: RangeResult::default(), applied: 1, local: false }),
+        _ => Act::Answer(Response::Range {
+            result: RangeResult::default(),
+            applied: 1,
+            local: false,
+        }),
     }
 }
 
@@ -190,7 +239,9 @@ fn refuse(refusal: Refusal) -> Act {
 }
 
 fn no_leader() -> Refusal {
-    Refusal::NoLeader { detail: "election".to_owned() }
+    Refusal::NoLeader {
+        detail: "election".to_owned(),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +253,11 @@ async fn many_writes_share_one_stream_and_one_session() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen.dialled, ["n1"]);
     assert!(matches!(seen.writes[0], (_, SessionRef::Named(_), 1, 1)));
-    assert!(seen.writes[1..].iter().all(|(_, session, ..)| *session == SessionRef::Id(100)));
+    assert!(
+        seen.writes[1..]
+            .iter()
+            .all(|(_, session, ..)| *session == SessionRef::Id(100))
+    );
     assert_eq!(seen.writes[49].3, 50, "everything answered is done with");
 }
 
@@ -236,7 +291,11 @@ async fn pipelined_writes_are_all_sent_again_in_order_after_the_link_breaks() {
         assert_eq!(write.result().await.unwrap().revision, at as u64 + 1);
     }
     let seen = seen.lock().unwrap();
-    let order: Vec<u64> = seen.writes.iter().map(|(_, _, sequence, _)| *sequence).collect();
+    let order: Vec<u64> = seen
+        .writes
+        .iter()
+        .map(|(_, _, sequence, _)| *sequence)
+        .collect();
     assert_eq!(order, (1..=10).chain(1..=10).collect::<Vec<u64>>());
 }
 
@@ -245,7 +304,9 @@ async fn answers_in_any_order_reach_their_requests() {
     let held = Mutex::new(Vec::new());
     let script = move |_: &str, request: &RequestFrame, _: &mut Seen| {
         let mut held = held.lock().unwrap();
-        let Request::Write { sequence, .. } = request.body else { return Act::Nothing };
+        let Request::Write { sequence, .. } = request.body else {
+            return Act::Nothing;
+        };
         held.push((request.id, written(sequence)));
         match held.len() {
             3 => Act::Say(held.drain(..).rev().collect()),
@@ -265,12 +326,19 @@ async fn answers_in_any_order_reach_their_requests() {
 #[tokio::test(start_paused = true)]
 async fn a_definite_refusal_ends_the_call_and_its_number_is_declared_done() {
     let script = |_: &str, request: &RequestFrame, seen: &mut Seen| match seen.writes.len() {
-        1 => refuse(Refusal::TooLarge { what: "value".to_owned(), bytes: 9, limit: 8 }),
+        1 => refuse(Refusal::TooLarge {
+            what: "value".to_owned(),
+            bytes: 9,
+            limit: 8,
+        }),
         _ => done(request),
     };
     let (client, seen) = nodes(&["n1"], script).client(&["n1"], |_| {});
     let error = client.write(put("a")).await.unwrap_err();
-    assert!(matches!(error, ClientError::Refused(Refusal::TooLarge { .. })), "{error:?}");
+    assert!(
+        matches!(error, ClientError::Refused(Refusal::TooLarge { .. })),
+        "{error:?}"
+    );
     assert_eq!(client.write(put("b")).await.unwrap().revision, 2);
     let (_, _, sequence, done_below) = seen.lock().unwrap().writes[1].clone();
     assert_eq!((sequence, done_below), (2, 2));
@@ -292,7 +360,11 @@ async fn the_client_goes_to_the_leader_that_a_node_names() {
     let script = |name: &str, request: &RequestFrame, _: &mut Seen| match name {
         "n3" => done(request),
         _ => refuse(Refusal::NotLeader {
-            leader: Some(MemberAddress { name: "n3".to_owned(), id: 3, address: "n3".to_owned() }),
+            leader: Some(MemberAddress {
+                name: "n3".to_owned(),
+                id: 3,
+                address: "n3".to_owned(),
+            }),
         }),
     };
     let (client, seen) = nodes(&["n1", "n2", "n3"], script).client(&["n1"], |_| {});
@@ -323,14 +395,29 @@ async fn a_silent_node_is_left_for_another() {
 #[tokio::test(start_paused = true)]
 async fn only_refusals_until_the_deadline_mean_that_nothing_was_written() {
     let nodes = nodes(&["n1", "n2", "n3"], |_, _, _| refuse(no_leader()));
-    let nodes = nodes.without("n2", Found::ConnectionRefused).without("n3", Found::TimedOut);
+    let nodes = nodes
+        .without("n2", Found::ConnectionRefused)
+        .without("n3", Found::TimedOut);
     let (client, _) = nodes.client(&["n1"], |_| {});
     let began = tokio::time::Instant::now();
     let error = client.write(put("a")).await.unwrap_err();
-    assert!(began.elapsed() <= Duration::from_secs(5), "{:?}", began.elapsed());
-    let ClientError::NoQuorum { evidence, .. } = error else { panic!("{error:?}") };
+    assert!(
+        began.elapsed() <= Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    let ClientError::NoQuorum { evidence, .. } = error else {
+        panic!("{error:?}")
+    };
     let findings: Vec<String> = evidence.findings.iter().map(ToString::to_string).collect();
-    assert_eq!(findings, ["n1 answered (follower, term 7)", "n2 connection refused", "n3 timed out"]);
+    assert_eq!(
+        findings,
+        [
+            "n1 answered (follower, term 7)",
+            "n2 connection refused",
+            "n3 timed out"
+        ]
+    );
     assert_eq!((evidence.quorum(), evidence.answered()), (Some(2), 1));
 }
 
@@ -340,14 +427,19 @@ async fn an_attempt_without_answer_at_the_deadline_is_unknown_but_a_read_is_not(
     let error = client.write(put("a")).await.unwrap_err();
     assert!(matches!(error, ClientError::Unknown { .. }), "{error:?}");
     let query = RangeQuery::new(KeyRange::All);
-    let error = client.read(query, Consistency::Linearizable).await.unwrap_err();
+    let error = client
+        .read(query, Consistency::Linearizable)
+        .await
+        .unwrap_err();
     assert!(matches!(error, ClientError::NoQuorum { .. }), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_a_node_lost_sight_of_is_asked_for_again() {
     let script = |_: &str, request: &RequestFrame, seen: &mut Seen| match seen.writes.len() {
-        1 => refuse(Refusal::OutcomeUnknown { why: "leader lost".to_owned() }),
+        1 => refuse(Refusal::OutcomeUnknown {
+            why: "leader lost".to_owned(),
+        }),
         _ => done(request),
     };
     let (client, seen) = nodes(&["n1"], script).client(&["n1"], |_| {});
@@ -358,10 +450,14 @@ async fn an_outcome_that_a_node_lost_sight_of_is_asked_for_again() {
 #[tokio::test(start_paused = true)]
 async fn nobody_there_is_unreachable_with_a_finding_for_each_endpoint() {
     let nodes = nodes(&["n1", "n2"], |_, _, _| Act::Nothing);
-    let nodes = nodes.without("n1", Found::ConnectionRefused).without("n2", Found::TimedOut);
+    let nodes = nodes
+        .without("n1", Found::ConnectionRefused)
+        .without("n2", Found::TimedOut);
     let (client, _) = nodes.client(&["n1", "n2"], |_| {});
     let error = client.write(put("a")).await.unwrap_err();
-    let ClientError::Unreachable(evidence) = error else { panic!("{error:?}") };
+    let ClientError::Unreachable(evidence) = error else {
+        panic!("{error:?}")
+    };
     let findings: Vec<String> = evidence.findings.iter().map(ToString::to_string).collect();
     assert_eq!(findings, ["n1 connection refused", "n2 timed out"]);
 }
@@ -373,7 +469,10 @@ async fn a_rejected_certificate_ends_the_call_at_once() {
     let (client, _) = nodes.client(&["n1"], |_| {});
     let began = tokio::time::Instant::now();
     let error = client.write(put("a")).await.unwrap_err();
-    assert!(matches!(error, ClientError::NotAuthorised { .. }), "{error:?}");
+    assert!(
+        matches!(error, ClientError::NotAuthorised { .. }),
+        "{error:?}"
+    );
     assert!(began.elapsed() < Duration::from_secs(1));
 }
 
@@ -387,8 +486,15 @@ async fn a_session_that_expired_between_writes_is_replaced() {
     client.write(put("a")).await.unwrap();
     client.write(put("b")).await.unwrap();
     let seen = seen.lock().unwrap();
-    assert!(matches!(seen.writes[2], (_, SessionRef::Named(_), 1, 1)), "{:?}", seen.writes[2]);
-    assert_ne!(seen.writes[2].1, seen.writes[0].1, "the old name must not come back");
+    assert!(
+        matches!(seen.writes[2], (_, SessionRef::Named(_), 1, 1)),
+        "{:?}",
+        seen.writes[2]
+    );
+    assert_ne!(
+        seen.writes[2].1, seen.writes[0].1,
+        "the old name must not come back"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -420,15 +526,22 @@ async fn a_gap_is_closed_by_sending_again() {
 
 #[tokio::test(start_paused = true)]
 async fn overload_is_a_refusal_unless_the_caller_has_patience() {
-    let overloaded = || Refusal::Overloaded { what: "requests waiting".to_owned(), limit: 1 };
+    let overloaded = || Refusal::Overloaded {
+        what: "requests waiting".to_owned(),
+        limit: 1,
+    };
     let script = move |_: &str, request: &RequestFrame, seen: &mut Seen| match seen.writes.len() {
         1..5 => refuse(overloaded()),
         _ => done(request),
     };
     let (client, _) = nodes(&["n1"], script).client(&["n1"], |_| {});
     let error = client.write(put("a")).await.unwrap_err();
-    assert!(matches!(error, ClientError::Refused(Refusal::Overloaded { .. })), "{error:?}");
-    let (patient, _) = nodes(&["n1"], script).client(&["n1"], |options| options.retry_overloaded = true);
+    assert!(
+        matches!(error, ClientError::Refused(Refusal::Overloaded { .. })),
+        "{error:?}"
+    );
+    let (patient, _) =
+        nodes(&["n1"], script).client(&["n1"], |options| options.retry_overloaded = true);
     patient.write(put("a")).await.unwrap();
 }
 
@@ -437,7 +550,10 @@ async fn a_named_write_uses_the_callers_name_and_the_first_number() {
     let (client, seen) = nodes(&["n1"], |_, request, _| done(request)).client(&["n1"], |_| {});
     client.write(put("a")).await.unwrap();
     client.write_named(put("b"), 77).await.unwrap();
-    assert_eq!(seen.lock().unwrap().writes[1], ("n1".to_owned(), SessionRef::Named(77), 1, 1));
+    assert_eq!(
+        seen.lock().unwrap().writes[1],
+        ("n1".to_owned(), SessionRef::Named(77), 1, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -446,13 +562,17 @@ async fn a_pinned_client_never_dials_a_member_that_it_learns() {
         "n2" => done(request),
         _ => refuse(no_leader()),
     };
-    let (client, seen) = nodes(&["n1", "n2"], script).client(&["n1"], |options| options.pinned = true);
+    let (client, seen) =
+        nodes(&["n1", "n2"], script).client(&["n1"], |options| options.pinned = true);
     let error = client.write(put("a")).await.unwrap_err();
     assert!(matches!(error, ClientError::NoQuorum { .. }), "{error:?}");
     let survey_dials = 1;
     let seen = seen.lock().unwrap();
     let others = seen.dialled.iter().filter(|name| *name != "n1").count();
-    assert_eq!(others, survey_dials, "only the survey looks at the other members");
+    assert_eq!(
+        others, survey_dials,
+        "only the survey looks at the other members"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -466,12 +586,17 @@ async fn a_client_with_much_to_write_goes_to_the_leader_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_cannot_be_reached_does_not_hold_up_the_write() {
-    let mut nodes = nodes(&["n1", "n2"], |_, request, _| done(request)).without("n2", Found::TimedOut);
+    let mut nodes =
+        nodes(&["n1", "n2"], |_, request, _| done(request)).without("n2", Found::TimedOut);
     nodes.leader = Some(1);
     let (client, seen) = nodes.client(&["n1"], |options| options.prefer_leader = true);
     let began = tokio::time::Instant::now();
     client.write(put("a")).await.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(seen.lock().unwrap().writes[0].0, "n1");
 }
 
@@ -487,11 +612,19 @@ async fn garbage_from_a_node_is_a_lost_link_and_not_a_panic() {
 
 #[tokio::test(start_paused = true)]
 async fn a_survey_reports_every_member_from_one_endpoint() {
-    let nodes = nodes(&["n1", "n2", "n3"], |_, _, _| Act::Nothing).without("n3", Found::ConnectionRefused);
+    let nodes =
+        nodes(&["n1", "n2", "n3"], |_, _, _| Act::Nothing).without("n3", Found::ConnectionRefused);
     let (client, _) = nodes.client(&["n2"], |_| {});
     let survey = client.survey().await;
-    let found: Vec<_> = survey.nodes.iter().map(|node| (node.name.as_deref(), node.status.is_ok())).collect();
-    assert_eq!(found, [(Some("n1"), true), (Some("n2"), true), (Some("n3"), false)]);
+    let found: Vec<_> = survey
+        .nodes
+        .iter()
+        .map(|node| (node.name.as_deref(), node.status.is_ok()))
+        .collect();
+    assert_eq!(
+        found,
+        [(Some("n1"), true), (Some("n2"), true), (Some("n3"), false)]
+    );
     assert_eq!(survey.voters().len(), 3);
 }
 
@@ -501,6 +634,12 @@ async fn a_closed_client_ends_what_is_unanswered_and_takes_nothing_more() {
     let pending = client.submit(put("a")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     client.close().await;
-    assert!(matches!(pending.result().await.unwrap_err(), ClientError::Unknown { .. }));
-    assert!(matches!(client.write(put("b")).await.unwrap_err(), ClientError::Closed));
+    assert!(matches!(
+        pending.result().await.unwrap_err(),
+        ClientError::Unknown { .. }
+    ));
+    assert!(matches!(
+        client.write(put("b")).await.unwrap_err(),
+        ClientError::Closed
+    ));
 }
