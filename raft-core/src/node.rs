@@ -139,7 +139,8 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// Whether [`ready`](Node::ready) has something to say.
+    /// Whether [`ready`](Node::ready) should be called. The batch may turn out to be empty; after it
+    /// was taken nothing is left.
     pub fn has_ready(&self) -> bool {
         let core = &self.core;
         !core.outbox.is_empty()

@@ -80,7 +80,8 @@ impl RoleState {
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         match self {
             RoleState::Follower(follower) => follower.tick(core),
-            RoleState::PreCandidate(_) | RoleState::Candidate(_) => candidate::tick(core),
+            RoleState::PreCandidate(_) => candidate::tick(core, false),
+            RoleState::Candidate(_) => candidate::tick(core, true),
             RoleState::Leader(leader) => leader.tick(core),
         }
     }

@@ -159,8 +159,15 @@ impl Storm {
         }
     }
 
+    /// Proposes, mostly to somebody who believes it leads: also one that is cut off, so that logs part.
     fn propose(&mut self) {
-        if let Some(id) = self.any_up() {
+        let leaders = self.cluster.leaders();
+        let asked = if leaders.is_empty() || self.dice.chance(20) {
+            self.any_up()
+        } else {
+            Some(leaders[self.dice.roll(leaders.len() as u64) as usize])
+        };
+        if let Some(id) = asked {
             self.proposals += 1;
             let payloads: Vec<String> = (0..=self.dice.roll(3))
                 .map(|n| format!("{}.{n}", self.proposals))
@@ -256,7 +263,11 @@ impl Storm {
 
     fn isolate_or_heal(&mut self) {
         if self.dice.chance(30) {
-            let id = self.any();
+            // Leaders are worth more trouble.
+            let id = match self.cluster.leaders().first() {
+                Some(leader) if self.dice.chance(60) => *leader,
+                Some(_) | None => self.any(),
+            };
             self.cluster.isolated.insert(id);
         } else {
             self.cluster.isolated.clear();

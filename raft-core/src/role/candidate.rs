@@ -122,9 +122,13 @@ fn other_voters<S: Storage>(core: &Core<S>) -> Vec<NodeId> {
 }
 
 /// No winner within the timeout: try again, at another time than the others.
-pub(crate) fn tick<S: Storage>(core: &mut Core<S>) -> Next {
+///
+/// A candidate whose vote is still on its way to the disk has asked nobody yet. It waits: raising the
+/// term once per timeout while a disk hangs would win nothing, and depose a leader afterwards.
+pub(crate) fn tick<S: Storage>(core: &mut Core<S>, in_earnest: bool) -> Next {
     core.timer.elapsed = core.timer.elapsed.saturating_add(1);
-    if core.timer.elapsed < core.timer.timeout {
+    let waits_for_disk = in_earnest && !core.own_vote_is_durable();
+    if core.timer.elapsed < core.timer.timeout || waits_for_disk {
         Next::Stay
     } else if core.is_promotable() {
         Next::Campaign(Reason::ElectionTimeout)

@@ -116,6 +116,19 @@ pub(crate) fn accepted(matched: u64) -> Message {
     })
 }
 
+/// A configuration as an entry.
+pub(crate) fn configuration_entry(at: u64, term: u64, configuration: &Configuration) -> Entry {
+    let payload = Bytes::from(configuration.encode());
+    let checksum = checksum(&payload);
+    Entry {
+        index: index(at),
+        term: Term(term),
+        kind: raft_core::EntryKind::Configuration,
+        payload,
+        checksum,
+    }
+}
+
 /// Any checksum will do: the core only carries it.
 pub(crate) fn checksum(payload: &[u8]) -> u32 {
     payload.iter().map(|byte| u32::from(*byte) + 1).sum()
@@ -193,6 +206,7 @@ impl Cluster {
             .expect("a disk that a node left behind is sound");
         member.applied.clear();
         member.node = Some(node);
+        self.observe_log(id);
         self.pump(id);
     }
 
@@ -265,6 +279,11 @@ impl Cluster {
         let node = member.node.as_ref().expect("the node is up");
         node.check_invariants();
         self.safety.observe(id, node);
+    }
+
+    fn observe_log(&mut self, id: NodeId) {
+        let node = self.members[&id].node.as_ref().expect("the node is up");
+        self.safety.observe_log(node);
     }
 
     fn take_ready(&mut self, id: NodeId, ready: Ready) {
@@ -349,6 +368,7 @@ impl Cluster {
         let node = self.node(id);
         node.storage_mut().persist(&write);
         node.on_persisted(done);
+        self.observe_log(id);
         self.release(id, done);
         self.pump(id);
         true

@@ -184,7 +184,6 @@ impl Safety {
                 status.term
             );
         }
-        self.observe_log(node);
         let commit_term = node.storage().term(status.commit).ok();
         if let Some(term) = commit_term.filter(|_| status.commit <= status.persisted) {
             self.check_committed(
@@ -202,7 +201,7 @@ impl Safety {
     }
 
     /// Log matching over everything durable.
-    fn observe_log(&mut self, node: &Node<MemoryStorage>) {
+    pub(crate) fn observe_log(&mut self, node: &Node<MemoryStorage>) {
         let storage = node.storage();
         let floor = storage.first_index().prev();
         let Ok(floor_term) = storage.term(floor) else {

@@ -1,87 +1,16 @@
-//! Scenarios that are tables or need messages made by hand.
+//! Logs, conflicts, snapshots and configurations: tables, and messages made by hand.
 
 mod harness;
 
 use std::collections::BTreeMap;
 
-use harness::{Cluster, accepted, answers, append, command, entry_id, envelope, id, index};
-use raft_core::{
-    AppendResponse, Configuration, Entry, EntryId, EntryKind, Envelope, HardState, InstallSnapshot,
-    Message, NodeId, Rejected, Role, SnapshotMeta, SnapshotResponse, Term, VoteRequest,
-    VoteResponse,
+use harness::{
+    Cluster, accepted, answers, append, command, configuration_entry, entry_id, envelope, id, index,
 };
-
-/// Case 3: a vote goes only to a candidate whose log is not behind: later last term first, then the
-/// longer log.
-#[test]
-fn vote_goes_only_to_a_log_that_is_not_behind() {
-    // The voter's log ends at 3@2.
-    let table = [
-        (entry_id(2, 1), false),
-        (entry_id(3, 1), false),
-        (entry_id(9, 1), false),
-        (entry_id(2, 2), false),
-        (entry_id(3, 2), true),
-        (entry_id(4, 2), true),
-        (entry_id(1, 3), true),
-        (entry_id(3, 3), true),
-        (entry_id(4, 3), true),
-    ];
-    for (last, granted) in table {
-        let mut cluster = Cluster::new(3);
-        let state = HardState {
-            term: Term(3),
-            vote: None,
-        };
-        cluster.set_log(id(1), &[1, 2, 2], state);
-        cluster.start(id(1));
-        let request = VoteRequest {
-            last,
-            transfer: false,
-        };
-        cluster
-            .deliver(envelope(2, 1, 4, Message::PreVote(request)))
-            .unwrap();
-        cluster
-            .deliver(envelope(2, 1, 4, Message::Vote(request)))
-            .unwrap();
-        cluster.sync_all_of(id(1));
-        let response = VoteResponse { granted };
-        let expected = [
-            Message::PreVoteResponse(response),
-            Message::VoteResponse(response),
-        ];
-        assert_eq!(answers(&mut cluster, 1), expected, "candidate with {last}");
-    }
-}
-
-/// Case 6: a node that is stranded at a higher term, under mixed settings of pre-vote, does not
-/// keep the cluster from a stable leader.
-#[test]
-fn stranded_higher_term_is_absorbed_under_mixed_pre_vote_settings() {
-    for without_pre_vote in 1..8_u64 {
-        let mut cluster = Cluster::new(3);
-        for (node, member) in &mut cluster.members {
-            member.config.pre_vote = without_pre_vote & (1 << (node.0 - 1)) == 0;
-        }
-        cluster.start_all();
-        cluster.elect(id(1));
-        cluster.isolated.insert(id(3));
-        cluster.run(300);
-        cluster.isolated.clear();
-        cluster.run(100);
-        let leaders = cluster.leaders();
-        assert_eq!(leaders.len(), 1, "settings {without_pre_vote}: {leaders:?}");
-        let before = cluster.status(leaders[0]).term;
-        cluster.run(100);
-        assert_eq!(cluster.leaders(), leaders, "settings {without_pre_vote}");
-        assert_eq!(
-            cluster.status(leaders[0]).term,
-            before,
-            "settings {without_pre_vote}"
-        );
-    }
-}
+use raft_core::{
+    AppendResponse, Configuration, EntryId, Envelope, HardState, InstallSnapshot, Message, NodeId,
+    SnapshotMeta, SnapshotResponse, Term,
+};
 
 /// The terms of the logs of figure 7 of the Raft paper, the leader's first. It leads term 8.
 const FIGURE_7: [&[u64]; 7] = [
@@ -132,6 +61,36 @@ fn logs_of_figure_7_become_equal_in_few_round_trips() {
             round_trips <= conflicts + 2,
             "{node} took {round_trips} round trips"
         );
+    }
+}
+
+/// Case 8: a long conflict is skipped at once, whichever of the two logs has many terms in it: the
+/// follower skips what is newer than the leader's entry, the leader what is newer than the follower's.
+#[test]
+fn long_conflicts_are_skipped_by_term_on_both_sides() {
+    let one_term: Vec<u64> = [1, 1, 1].into_iter().chain([5; 20]).collect();
+    let many_terms: Vec<u64> = [1, 1, 1]
+        .into_iter()
+        .chain((0..20).map(|n| 2 + n / 7))
+        .collect();
+    for (leader, follower) in [(&one_term, &many_terms), (&many_terms, &one_term)] {
+        let mut cluster = Cluster::new(3);
+        let state = HardState {
+            term: Term(5),
+            vote: None,
+        };
+        cluster.set_log(id(1), leader, state);
+        cluster.set_log(id(2), leader, state);
+        cluster.set_log(id(3), follower, state);
+        cluster.start_all();
+        cluster.elect(id(1));
+        let rejections = cluster
+            .transcript
+            .iter()
+            .filter(|line| line.contains(", rejected "))
+            .count();
+        assert_eq!(rejections, 1, "{}", cluster.transcript.join("\n"));
+        assert_eq!(cluster.log_of(id(3)), cluster.log_of(id(1)));
     }
 }
 
@@ -212,6 +171,63 @@ fn acceptance_of_an_older_term_is_forgotten() {
     cluster.sync_all_of(id(3));
     let sent = cluster.take(|_| true);
     assert_eq!(sent, [envelope(3, 2, 2, accepted(1))]);
+}
+
+/// Case 12: an old, shorter append arrives after a longer one: nothing is cut off, and what was
+/// acknowledged stays acknowledged. Only a contradiction truncates.
+#[test]
+fn old_shorter_append_truncates_nothing() {
+    let mut cluster = Cluster::new(3);
+    cluster.start(id(3));
+    let none = EntryId::default();
+    let entries = [command(1, 1, "a"), command(2, 1, "b"), command(3, 1, "c")];
+    cluster
+        .deliver(envelope(1, 3, 1, append(none, entries.to_vec(), 0)))
+        .unwrap();
+    cluster.sync_all_of(id(3));
+    for old in [entries[..1].to_vec(), Vec::new()] {
+        let answer = old.len() as u64;
+        cluster.take(|_| true);
+        cluster
+            .deliver(envelope(1, 3, 1, append(none, old, 0)))
+            .unwrap();
+        assert_eq!(cluster.status(id(3)).last, entry_id(3, 1));
+        assert_eq!(cluster.status(id(3)).persisted, index(3));
+        assert_eq!(answers(&mut cluster, 3), [accepted(answer)]);
+    }
+    let contradiction = append(entry_id(1, 1), vec![command(2, 2, "other")], 0);
+    cluster.deliver(envelope(2, 3, 2, contradiction)).unwrap();
+    assert_eq!(cluster.status(id(3)).last, entry_id(2, 2));
+    assert_eq!(
+        cluster.status(id(3)).persisted,
+        index(1),
+        "2@2 is not on disk yet"
+    );
+}
+
+/// The leader's commit index counts only as far as the logs are known to agree: what follows here may
+/// be the end of another leader's log.
+#[test]
+fn commit_index_covers_only_what_agrees() {
+    let mut cluster = Cluster::new(3);
+    cluster.set_log(
+        id(3),
+        &[1, 2, 2],
+        HardState {
+            term: Term(2),
+            vote: None,
+        },
+    );
+    cluster.start(id(3));
+    cluster
+        .deliver(envelope(1, 3, 3, append(entry_id(1, 1), Vec::new(), 3)))
+        .unwrap();
+    assert_eq!(cluster.status(id(3)).commit, index(1));
+    let part = vec![command(2, 2, "t2")];
+    cluster
+        .deliver(envelope(1, 3, 3, append(entry_id(1, 1), part, 3)))
+        .unwrap();
+    assert_eq!(cluster.status(id(3)).commit, index(2));
 }
 
 /// Case 12: every message of a run, repeated and in reverse, changes nothing.
@@ -409,18 +425,6 @@ fn snapshots_and_entries_may_overtake_the_disk() {
     );
 }
 
-fn configuration_entry(at: u64, term: u64, configuration: &Configuration) -> Entry {
-    let payload = bytes::Bytes::from(configuration.encode());
-    let checksum = harness::checksum(&payload);
-    Entry {
-        index: index(at),
-        term: Term(term),
-        kind: EntryKind::Configuration,
-        payload,
-        checksum,
-    }
-}
-
 /// A configuration is in force when it is appended, and out of force when it is truncated; also
 /// across a restart.
 #[test]
@@ -460,86 +464,4 @@ fn configurations_follow_the_log() {
         "rolled back with its entry"
     );
     assert_eq!(cluster.status(id(3)).configuration_index, index(0));
-}
-
-/// A candidate needs both halves of the joint configuration that its log ends in.
-#[test]
-fn candidate_asks_both_halves_of_an_inherited_configuration() {
-    let joint = Configuration {
-        voters: [id(3), id(4), id(5)].into(),
-        voters_outgoing: [id(1), id(2), id(3)].into(),
-        learners: [id(6)].into(),
-        ..Configuration::default()
-    };
-    let mut cluster = Cluster::new(3);
-    cluster.start(id(3));
-    let entries = vec![configuration_entry(1, 1, &joint)];
-    cluster
-        .deliver(envelope(1, 3, 1, append(EntryId::default(), entries, 0)))
-        .unwrap();
-    cluster.sync_all_of(id(3));
-    cluster.take(|_| true);
-    cluster.campaign(id(3));
-    let asked: Vec<NodeId> = cluster
-        .take(|_| true)
-        .iter()
-        .map(|envelope| envelope.to)
-        .collect();
-    assert_eq!(
-        asked,
-        [id(1), id(2), id(4), id(5)],
-        "the learner is not asked"
-    );
-    let grant = |from| {
-        envelope(
-            from,
-            3,
-            2,
-            Message::PreVoteResponse(VoteResponse { granted: true }),
-        )
-    };
-    cluster.deliver(grant(4)).unwrap();
-    cluster.deliver(grant(5)).unwrap();
-    assert_eq!(
-        cluster.status(id(3)).role,
-        Role::PreCandidate,
-        "one half is not enough"
-    );
-    assert_eq!(
-        cluster.deliver(grant(6)),
-        Err(Rejected::UnknownSender { from: id(6) })
-    );
-    cluster.deliver(grant(1)).unwrap();
-    assert_eq!(cluster.status(id(3)).role, Role::Candidate);
-}
-
-/// Case 28: a learner does not campaign; but asked for its vote it answers, because a newer
-/// configuration may count on it.
-#[test]
-fn learner_answers_a_candidate_and_does_not_campaign() {
-    let configuration = Configuration {
-        learners: [id(3)].into(),
-        ..Configuration::new([id(1), id(2)])
-    };
-    let mut cluster = Cluster::with_configuration(configuration);
-    cluster.start(id(3));
-    cluster.campaign(id(3));
-    (0..50).for_each(|_| cluster.tick(id(3)));
-    assert_eq!(cluster.status(id(3)).role, Role::Follower);
-    let refused = cluster.deliver(envelope(1, 3, 1, Message::TimeoutNow));
-    assert_eq!(refused, Err(Rejected::NotVoter));
-    // A node that is no member by this node's configuration asks.
-    let request = VoteRequest {
-        last: EntryId::default(),
-        transfer: false,
-    };
-    (0..20).for_each(|_| cluster.tick(id(3)));
-    cluster
-        .deliver(envelope(4, 3, 2, Message::Vote(request)))
-        .unwrap();
-    cluster.sync_all_of(id(3));
-    assert_eq!(
-        answers(&mut cluster, 3),
-        [Message::VoteResponse(VoteResponse { granted: true })]
-    );
 }

@@ -1,0 +1,187 @@
+//! Votes and candidates: tables, and messages made by hand.
+
+mod harness;
+
+use harness::{Cluster, answers, append, command, configuration_entry, entry_id, envelope, id};
+use raft_core::{
+    Configuration, EntryId, HardState, Message, NodeId, Rejected, Role, Term, VoteRequest,
+    VoteResponse,
+};
+
+/// Case 3: a vote goes only to a candidate whose log is not behind: later last term first, then the
+/// longer log.
+#[test]
+fn vote_goes_only_to_a_log_that_is_not_behind() {
+    // The voter's log ends at 3@2.
+    let table = [
+        (entry_id(2, 1), false),
+        (entry_id(3, 1), false),
+        (entry_id(9, 1), false),
+        (entry_id(2, 2), false),
+        (entry_id(3, 2), true),
+        (entry_id(4, 2), true),
+        (entry_id(1, 3), true),
+        (entry_id(3, 3), true),
+        (entry_id(4, 3), true),
+    ];
+    for (last, granted) in table {
+        let mut cluster = Cluster::new(3);
+        let state = HardState {
+            term: Term(3),
+            vote: None,
+        };
+        cluster.set_log(id(1), &[1, 2, 2], state);
+        cluster.start(id(1));
+        let request = VoteRequest {
+            last,
+            transfer: false,
+        };
+        cluster
+            .deliver(envelope(2, 1, 4, Message::PreVote(request)))
+            .unwrap();
+        cluster
+            .deliver(envelope(2, 1, 4, Message::Vote(request)))
+            .unwrap();
+        cluster.sync_all_of(id(1));
+        let response = VoteResponse { granted };
+        let expected = [
+            Message::PreVoteResponse(response),
+            Message::VoteResponse(response),
+        ];
+        assert_eq!(answers(&mut cluster, 1), expected, "candidate with {last}");
+    }
+}
+
+/// Case 2: a candidate counts its own vote only when that is on disk, and not when an earlier write is.
+#[test]
+fn candidate_counts_itself_only_when_its_vote_is_on_disk() {
+    let mut cluster = Cluster::new(3);
+    cluster.configure(|config| config.pre_vote = false);
+    cluster.start(id(3));
+    let entries = vec![command(1, 1, "a")];
+    cluster
+        .deliver(envelope(1, 3, 1, append(EntryId::default(), entries, 0)))
+        .unwrap();
+    cluster.campaign(id(3));
+    assert_eq!(
+        cluster.member(id(3)).writes.len(),
+        2,
+        "the entry, then the vote"
+    );
+    cluster.sync(id(3));
+    let grant = Message::VoteResponse(VoteResponse { granted: true });
+    cluster.deliver(envelope(2, 3, 2, grant)).unwrap();
+    assert_eq!(cluster.status(id(3)).role, Role::Candidate);
+    cluster.sync(id(3));
+    assert_eq!(cluster.status(id(3)).role, Role::Leader);
+}
+
+/// Case 6: a node that is stranded at a higher term, under mixed settings of pre-vote, does not
+/// keep the cluster from a stable leader.
+#[test]
+fn stranded_higher_term_is_absorbed_under_mixed_pre_vote_settings() {
+    for without_pre_vote in 1..8_u64 {
+        let mut cluster = Cluster::new(3);
+        for (node, member) in &mut cluster.members {
+            member.config.pre_vote = without_pre_vote & (1 << (node.0 - 1)) == 0;
+        }
+        cluster.start_all();
+        cluster.elect(id(1));
+        cluster.isolated.insert(id(3));
+        cluster.run(300);
+        cluster.isolated.clear();
+        cluster.run(100);
+        let leaders = cluster.leaders();
+        assert_eq!(leaders.len(), 1, "settings {without_pre_vote}: {leaders:?}");
+        let before = cluster.status(leaders[0]).term;
+        cluster.run(100);
+        assert_eq!(cluster.leaders(), leaders, "settings {without_pre_vote}");
+        assert_eq!(
+            cluster.status(leaders[0]).term,
+            before,
+            "settings {without_pre_vote}"
+        );
+    }
+}
+
+/// A candidate needs both halves of the joint configuration that its log ends in.
+#[test]
+fn candidate_asks_both_halves_of_an_inherited_configuration() {
+    let joint = Configuration {
+        voters: [id(3), id(4), id(5)].into(),
+        voters_outgoing: [id(1), id(2), id(3)].into(),
+        learners: [id(6)].into(),
+        ..Configuration::default()
+    };
+    let mut cluster = Cluster::new(3);
+    cluster.start(id(3));
+    let entries = vec![configuration_entry(1, 1, &joint)];
+    cluster
+        .deliver(envelope(1, 3, 1, append(EntryId::default(), entries, 0)))
+        .unwrap();
+    cluster.sync_all_of(id(3));
+    cluster.take(|_| true);
+    cluster.campaign(id(3));
+    let asked: Vec<NodeId> = cluster
+        .take(|_| true)
+        .iter()
+        .map(|envelope| envelope.to)
+        .collect();
+    assert_eq!(
+        asked,
+        [id(1), id(2), id(4), id(5)],
+        "the learner is not asked"
+    );
+    let grant = |from| {
+        envelope(
+            from,
+            3,
+            2,
+            Message::PreVoteResponse(VoteResponse { granted: true }),
+        )
+    };
+    cluster.deliver(grant(4)).unwrap();
+    cluster.deliver(grant(5)).unwrap();
+    assert_eq!(
+        cluster.status(id(3)).role,
+        Role::PreCandidate,
+        "one half is not enough"
+    );
+    assert_eq!(
+        cluster.deliver(grant(6)),
+        Err(Rejected::UnknownSender { from: id(6) })
+    );
+    cluster.deliver(grant(1)).unwrap();
+    assert_eq!(cluster.status(id(3)).role, Role::Candidate);
+}
+
+/// Case 28: a learner does not campaign; but asked for its vote it answers, because a newer
+/// configuration may count on it.
+#[test]
+fn learner_answers_a_candidate_and_does_not_campaign() {
+    let configuration = Configuration {
+        learners: [id(3)].into(),
+        ..Configuration::new([id(1), id(2)])
+    };
+    let mut cluster = Cluster::with_configuration(configuration);
+    cluster.start(id(3));
+    cluster.campaign(id(3));
+    (0..50).for_each(|_| cluster.tick(id(3)));
+    assert_eq!(cluster.status(id(3)).role, Role::Follower);
+    let refused = cluster.deliver(envelope(1, 3, 1, Message::TimeoutNow));
+    assert_eq!(refused, Err(Rejected::NotVoter));
+    // A node that is no member by this node's configuration asks.
+    let request = VoteRequest {
+        last: EntryId::default(),
+        transfer: false,
+    };
+    (0..20).for_each(|_| cluster.tick(id(3)));
+    cluster
+        .deliver(envelope(4, 3, 2, Message::Vote(request)))
+        .unwrap();
+    cluster.sync_all_of(id(3));
+    assert_eq!(
+        answers(&mut cluster, 3),
+        [Message::VoteResponse(VoteResponse { granted: true })]
+    );
+}

@@ -1,0 +1,133 @@
+//! What a driver asks of a node, and when it is refused.
+
+mod harness;
+
+use harness::{Cluster, command, entry_id, id, index};
+use raft_core::{
+    Config, ConfigError, Configuration, ConfigurationError, MemoryStorage, Node, NodeId, Proposal,
+    ProposeError, ReadError, Term, TransferError,
+};
+
+/// A transfer without a target goes to the voter in reach that has the most of the log, never to a
+/// learner or to one that has not been heard lately.
+#[test]
+fn successor_is_the_best_voter_in_reach() {
+    let voters = Configuration::new((1..=4).map(NodeId));
+    let configuration = Configuration {
+        learners: [id(5)].into(),
+        ..voters
+    };
+    let mut cluster = Cluster::with_configuration(configuration);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.run(25);
+    cluster.propose(id(1), &["a"]).unwrap();
+    cluster.settle();
+    cluster.crash(id(4), 0);
+    cluster.run(25);
+    cluster.isolated.insert(id(2));
+    cluster.propose(id(1), &["b"]).unwrap();
+    cluster.settle();
+    assert_eq!(cluster.node(id(1)).transfer_leader(None), Ok(id(3)));
+    let mut alone = Cluster::new(3);
+    alone.start_all();
+    alone.elect(id(1));
+    alone.run(25);
+    alone.isolated.insert(id(1));
+    (0..19).for_each(|_| alone.tick(id(1)));
+    let refused = alone.node(id(1)).transfer_leader(Some(id(1)));
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+/// What a driver asks for and cannot have.
+#[test]
+fn impossible_requests_are_refused() {
+    let mut cluster = Cluster::new(3);
+    cluster.configure(|config| config.max_pending_reads = 2);
+    cluster.start_all();
+    let term = Term(0);
+    let refused = cluster.propose(id(1), &["a"]);
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: None, term }));
+    assert_eq!(cluster.read(id(1), 1), Err(ReadError::NoLeader { term }));
+    cluster.elect(id(1));
+    assert_eq!(cluster.propose(id(1), &[]), Err(ProposeError::Malformed));
+    let odd = Proposal {
+        payload: bytes::Bytes::new(),
+        checksum: 1,
+    };
+    assert_eq!(
+        cluster.node(id(1)).propose(vec![odd]),
+        Err(ProposeError::Malformed)
+    );
+    let to_self = cluster.node(id(1)).transfer_leader(Some(id(1)));
+    assert_eq!(to_self, Err(TransferError::NotVoter { to: id(1) }));
+    let elsewhere = cluster.node(id(2)).transfer_leader(None);
+    assert_eq!(
+        elsewhere,
+        Err(TransferError::NotLeader {
+            leader: Some(id(1))
+        })
+    );
+    for reader in [id(1), id(2)] {
+        cluster.ask_to_read(reader, 1).unwrap();
+        cluster.ask_to_read(reader, 2).unwrap();
+        let refused = cluster.ask_to_read(reader, 3);
+        assert_eq!(
+            refused,
+            Err(ReadError::Overloaded {
+                pending: 2,
+                limit: 2
+            })
+        );
+    }
+}
+
+/// A start on options or a disk that contradict themselves is refused by kind.
+#[test]
+fn contradictory_starts_are_refused() {
+    let start = |change: fn(&mut Config), storage: MemoryStorage| {
+        let mut config = Config::new(id(1), 1);
+        change(&mut config);
+        Node::new(config, storage).map(drop)
+    };
+    let fresh = || MemoryStorage::new([id(1)]);
+    assert_eq!(start(|_| {}, fresh()), Ok(()));
+    assert_eq!(
+        start(|config| config.id = id(0), fresh()),
+        Err(ConfigError::NodeIdZero)
+    );
+    let refused = start(|config| config.election_timeout_ticks = 1, fresh());
+    assert_eq!(
+        refused,
+        Err(ConfigError::Timeouts {
+            election: 1,
+            heartbeat: 1
+        })
+    );
+    let refused = start(|config| config.max_append_bytes = 0, fresh());
+    assert_eq!(
+        refused,
+        Err(ConfigError::ZeroLimit {
+            option: "max_append_bytes"
+        })
+    );
+    let mut ahead = fresh();
+    ahead.append(&[command(1, 2, "a")]);
+    let error = ConfigError::LogAheadOfTerm {
+        last: entry_id(1, 2),
+        term: Term(0),
+    };
+    assert_eq!(start(|_| {}, ahead), Err(error));
+    let refused = start(
+        |_| {},
+        MemoryStorage::with_configuration(Configuration::default()),
+    );
+    let error = ConfigurationError::NoVoter;
+    assert_eq!(
+        refused,
+        Err(ConfigError::Configuration {
+            index: index(0),
+            error
+        })
+    );
+}
