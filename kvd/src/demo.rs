@@ -4,6 +4,7 @@
 //! the way `kvctl cluster init` and `kvd join` make them.
 
 mod cluster;
+mod context;
 mod line;
 mod shell;
 

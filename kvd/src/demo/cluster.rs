@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use raft_net::pki::Authority;
 use raft_net::{ClusterId, Credentials};
 
+use super::context::DemoContext;
 use crate::bundle::{Bundle, BundleMember};
 use crate::config::{Config, Sources};
 use crate::exit::{ExitCode, Failure};
@@ -43,6 +44,7 @@ pub(super) struct Cluster {
     dir: PathBuf,
     nodes: Vec<DemoNode>,
     generation: u32,
+    context: Option<DemoContext>,
 }
 
 impl Cluster {
@@ -52,6 +54,7 @@ impl Cluster {
             dir: dir.to_owned(),
             nodes: Vec::new(),
             generation: 0,
+            context: None,
         };
         cluster.found(count)?;
         Ok(cluster)
@@ -91,6 +94,9 @@ impl Cluster {
                 running: Some(node),
             });
         }
+        // The old one first: dropping it removes the name.
+        self.context = None;
+        self.context = DemoContext::write(self.endpoints(), &home);
         Ok(())
     }
 
@@ -113,21 +119,22 @@ impl Cluster {
         &self.nodes
     }
 
-    /// The three files a client needs, as flags.
+    /// What `kvctl` needs to find the cluster.
     pub(super) fn kvctl_flags(&self) -> String {
-        let dir = self.home();
-        let endpoints: Vec<String> = self
-            .nodes
+        if self.context.is_some() {
+            return "--context demo".into();
+        }
+        let dir = self.home().display().to_string();
+        let endpoints = self.endpoints().join(",");
+        format!("-e {endpoints} --ca {dir}/ca.pem --cert {dir}/admin.pem --key {dir}/admin.key")
+    }
+
+    /// Where the nodes are, running or not.
+    pub(super) fn endpoints(&self) -> Vec<String> {
+        self.nodes
             .iter()
             .map(|node| node.address.to_string())
-            .collect();
-        format!(
-            "-e {} --ca {}/ca.pem --cert {}/admin.pem --key {}/admin.key",
-            endpoints.join(","),
-            dir.display(),
-            dir.display(),
-            dir.display()
-        )
+            .collect()
     }
 
     /// The certificate that `kvctl` uses too.

@@ -306,15 +306,8 @@ fn client_of(
 ) -> Result<Client, Failure> {
     let _inside = runtime.enter();
     let pinned = only.is_some();
-    let all = || {
-        cluster
-            .nodes()
-            .iter()
-            .map(|node| node.address.to_string())
-            .collect()
-    };
     Ok(Client::new(ClientOptions {
-        endpoints: only.map_or_else(all, |address| vec![address]),
+        endpoints: only.map_or_else(|| cluster.endpoints(), |address| vec![address]),
         credentials: Some(cluster.admin_credentials()?),
         timeout: TIMEOUT,
         pinned,
