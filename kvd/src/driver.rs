@@ -8,10 +8,10 @@
 //! entries, all reads one read-index round, and the shell gets one list of effects, which it carries out in order.
 //!
 //! ```text
-//!   requests ──▶ writes ──▶ core.propose ─┐                ┌─▶ Send      to a peer, now
-//!   requests ──▶ reads  ──▶ core.read ────┤                ├─▶ Log       to the log thread; reports come back as an event
-//!   peers    ─────────────▶ core.step ────┼──▶ Ready ──────┼─▶ (held)    messages that wait for the log's report
-//!   log      ─────────────▶ on_persisted ─┘                └─▶ Answer    to a client, after apply
+//!   requests --> writes --> core.propose -+                +-> Send      to a peer, now
+//!   requests --> reads  --> core.read ----+                +-> Log       to the log thread; reports come back as an event
+//!   peers    -------------> core.step ----+--> Ready ------+-> (held)    messages that wait for the log's report
+//!   log      -------------> on_persisted -+                +-> Answer    to a client, after apply
 //! ```
 
 mod admin;

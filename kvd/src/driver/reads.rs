@@ -1,9 +1,9 @@
 //! Linearizable reads: asked together, confirmed together, answered when the store has caught up.
 //!
 //! ```text
-//!   waiting ──▶ asked (read index round) ──▶ confirmed at an index ──▶ answered when applied >= index
-//!      ▲              │
-//!      └──────────────┘  round failed, leader changed, or no answer for an election timeout
+//!   waiting --> asked (read index round) --> confirmed at an index --> answered when applied >= index
+//!      ^              |
+//!      +--------------+  round failed, leader changed, or no answer for an election timeout
 //! ```
 
 use std::collections::BTreeMap;

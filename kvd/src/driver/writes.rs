@@ -3,9 +3,9 @@
 //! A write is a *ticket* until it is answered. Where it stands decides what may be said when time runs out:
 //!
 //! ```text
-//!   Waiting ──▶ Proposed(index, term) ──▶ answered when that entry is applied
-//!      ▲  └───▶ Forwarded(leader) ──────▶ answered by the leader
-//!      └────────────┘  leadership moved, or another entry took the place: try again
+//!   Waiting --> Proposed(index, term) --> answered when that entry is applied
+//!      ^  +---> Forwarded(leader) ------> answered by the leader
+//!      +------------+  leadership moved, or another entry took the place: try again
 //! ```
 //!
 //! A ticket with a session may be sent again at any time, because the session table makes the repetition harmless. One
