@@ -388,7 +388,15 @@ impl Cluster {
 
     /// A message leaves its sender.
     fn post(&mut self, envelope: Envelope) {
-        let receiver_log = if self.members.contains_key(&envelope.to) {
+        // Only while the receiver leads the message's term is its log the one that is acknowledged.
+        let receiver = self
+            .members
+            .get(&envelope.to)
+            .and_then(|member| member.node.as_ref());
+        let leads = receiver
+            .map(|node| node.status())
+            .is_some_and(|status| status.role == Role::Leader && status.term == envelope.term);
+        let leader_log = if leads {
             self.log_of(envelope.to)
         } else {
             Vec::new()
@@ -398,7 +406,7 @@ impl Cluster {
             .as_ref()
             .expect("only the living send");
         self.safety
-            .on_message(&envelope, sender.storage(), &receiver_log);
+            .on_message(&envelope, sender.storage(), &leader_log);
         self.bag.push(envelope);
     }
 
