@@ -23,7 +23,7 @@ use crate::kv::envelope::{Envelope, SessionRef};
 use crate::kv::limits;
 use crate::kv::store::Applied;
 use crate::log_worker::LogReport;
-use crate::wire::client::{Refusal, Response};
+use crate::wire::client::{Outcome, Refusal, Response};
 use crate::wire::peer::{ForwardedWrite, PeerMessage};
 
 /// Largest batch of payload bytes that is proposed in one call; bounds how much one turn puts before a heartbeat.
@@ -60,13 +60,18 @@ struct Ticket {
     write: ForwardedWrite,
     deadline: u64,
     stage: Stage,
-    /// Some attempt may still take effect, so that running out of time means *unknown* and not *failed*.
-    attempted: bool,
+    /// An earlier attempt than the present one may still take effect: then no refusal of a later one is a *failed*.
+    in_doubt: bool,
 }
 
 impl Ticket {
     fn bytes(&self) -> u64 {
         self.write.command.len() as u64 + ENTRY_OVERHEAD_BYTES
+    }
+
+    /// Whether some attempt may have taken effect, or may still.
+    fn may_have_effect(&self) -> bool {
+        self.in_doubt || self.stage != Stage::Waiting
     }
 
     /// Whether a repetition is harmless even if an earlier attempt took effect.
@@ -237,7 +242,7 @@ impl Driver {
             write,
             deadline,
             stage: Stage::Waiting,
-            attempted: false,
+            in_doubt: false,
         };
         self.writes.bytes += ticket.bytes();
         self.writes.deadlines.insert((deadline, id));
@@ -410,7 +415,7 @@ impl Driver {
 
     fn retry_if_harmless(&mut self, id: TicketId) {
         match self.writes.tickets.get(&id) {
-            Some(ticket) if ticket.is_repeatable() => self.writes.set_stage(id, Stage::Waiting),
+            Some(ticket) if ticket.is_repeatable() => self.writes.doubt(id),
             Some(_) => self.finish(
                 id,
                 unknown("the leader was lost after the write was sent to it"),
@@ -438,7 +443,7 @@ impl Driver {
         let proposed = std::mem::take(&mut self.writes.proposed);
         for (index, (term, id)) in proposed {
             match self.writes.tickets.get(&id) {
-                Some(ticket) if ticket.is_repeatable() => self.writes.set_stage(id, Stage::Waiting),
+                Some(ticket) if ticket.is_repeatable() => self.writes.doubt(id),
                 Some(_) => {
                     self.writes.proposed.insert(index, (term, id));
                 }
@@ -462,7 +467,7 @@ impl Driver {
             let Some(ticket) = self.writes.tickets.get(&id) else {
                 continue;
             };
-            let response = match ticket.attempted {
+            let response = match ticket.may_have_effect() {
                 true => unknown("no quorum has confirmed it in time; it may still take effect"),
                 false if self.space.full => Response::Refused(Refusal::NoSpace),
                 false => Response::Refused(self.no_leader()),
@@ -478,7 +483,7 @@ impl Driver {
         self.writes.bytes -= ticket.bytes();
         self.writes.waiting.remove(&id);
         self.writes.deadlines.remove(&(ticket.deadline, id));
-        self.conclude(ticket.origin, response);
+        self.conclude(ticket.origin, honest(&ticket, response));
     }
 
     fn conclude(&mut self, origin: Origin, response: Response) {
@@ -500,6 +505,14 @@ impl Driver {
 }
 
 impl Writes {
+    /// The present attempt may take effect or not; the next one goes out as soon as there is a leader.
+    fn doubt(&mut self, id: TicketId) {
+        if let Some(ticket) = self.tickets.get_mut(&id) {
+            ticket.in_doubt = true;
+        }
+        self.set_stage(id, Stage::Waiting);
+    }
+
     fn set_stage(&mut self, id: TicketId, stage: Stage) {
         let Some(ticket) = self.tickets.get_mut(&id) else {
             return;
@@ -510,7 +523,6 @@ impl Writes {
                 self.waiting.insert(id);
             }
             Stage::Proposed(index, term) => {
-                ticket.attempted = true;
                 self.waiting.remove(&id);
                 // What stood at this index was never committed, or this leader would have it in its log.
                 if let Some((_, displaced)) = self.proposed.insert(index, (term, id)) {
@@ -518,7 +530,6 @@ impl Writes {
                 }
             }
             Stage::Forwarded(_) => {
-                ticket.attempted = true;
                 self.waiting.remove(&id);
             }
         }
@@ -537,6 +548,18 @@ impl Ticket {
             command: &self.write.command,
         }
         .encode()
+    }
+}
+
+/// A definite refusal of the last attempt says nothing of an earlier one that is in doubt.
+fn honest(ticket: &Ticket, response: Response) -> Response {
+    match response {
+        Response::Refused(refusal) if ticket.in_doubt && refusal.outcome() == Outcome::Definite => {
+            unknown(&format!(
+                "an earlier attempt may take effect; the last one was refused: {refusal}"
+            ))
+        }
+        other => other,
     }
 }
 
