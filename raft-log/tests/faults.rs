@@ -517,3 +517,18 @@ fn segment_size_may_change_between_starts() {
     ]);
     assert!(Model::of(subject.wal.as_ref().unwrap()) == subject.acknowledged);
 }
+
+/// Purging, truncating and resetting make room that a power cut does not take away again.
+#[test]
+fn removed_segments_stay_removed_after_a_power_cut() {
+    for step in [Step::Purge(11), Step::Truncate(2), Step::Reset(50, 3)] {
+        let mut subject = Subject::new(SimFs::new(36), small());
+        subject.run(&[Step::Append(vec![(1, 1500); 14]), step.clone()]);
+        let left = support::segments(&subject.fs);
+        assert!(left.len() < 3, "{step:?}");
+        subject
+            .fs
+            .power_cut_with(&mut |_| false, &mut |_| UnitFate::Old);
+        assert_eq!(support::segments(&subject.fs), left, "{step:?}");
+    }
+}
