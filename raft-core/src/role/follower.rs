@@ -151,9 +151,9 @@ fn handle_append<S: Storage>(
             },
             rest,
             append.commit,
-        )?
+        )
     } else if core.log.holds(append.prev) {
-        accept(core, append.prev, append.entries, append.commit)?
+        accept(core, append.prev, append.entries, append.commit)
     } else {
         let last = core.log.last_index();
         let hint = core
@@ -197,7 +197,7 @@ fn accept<S: Storage>(
     prev: EntryId,
     entries: Vec<Entry>,
     commit: LogIndex,
-) -> Result<AppendResponse, Rejected> {
+) -> AppendResponse {
     let matched = entries.last().map_or(prev.index, |entry| entry.index);
     let present = entries
         .iter()
@@ -205,25 +205,14 @@ fn accept<S: Storage>(
         .count();
     if let Some(first_new) = entries.get(present).map(Entry::id) {
         if first_new.index <= core.log.last_index() {
-            resolve_conflict(core, first_new)?;
+            // Above the commit index, because `prev` is not below it.
+            core.truncate_log(first_new.index);
         }
         append_entries(core, entries.into_iter().skip(present).collect());
     }
     core.log
         .commit_to(commit.min(matched).max(core.log.committed()));
-    Ok(AppendResponse::Accepted { matched })
-}
-
-fn resolve_conflict<S: Storage>(core: &mut Core<S>, conflict: EntryId) -> Result<(), Rejected> {
-    let committed = core.log.committed();
-    if conflict.index <= committed {
-        return Err(Rejected::CommittedConflict {
-            conflict,
-            committed,
-        });
-    }
-    core.truncate_log(conflict.index);
-    Ok(())
+    AppendResponse::Accepted { matched }
 }
 
 fn append_entries<S: Storage>(core: &mut Core<S>, entries: Vec<Entry>) {
