@@ -200,6 +200,8 @@ async fn serve_client(
     mut gone: tokio::sync::oneshot::Receiver<std::convert::Infallible>,
 ) {
     let mut reloads = shared.reloads.subscribe();
+    // A reload between the handshake and this moment counts too.
+    reloads.mark_changed();
     shared.emit(NetEvent::Client(stream)).await;
     loop {
         tokio::select! {

@@ -224,6 +224,8 @@ async fn accept_streams(
     tasks: &mut JoinSet<()>,
 ) -> CloseReason {
     let mut reloads = shared.reloads.subscribe();
+    // A reload between the handshake and this moment counts too.
+    reloads.mark_changed();
     loop {
         tokio::select! {
             stream = link.connection.accept_uni() => match stream {

@@ -24,7 +24,11 @@ async fn no_message_of_an_old_incarnation_follows_one_of_a_newer() {
     let authority = authority();
     for (killed, other) in [(1, 2), (2, 1)] {
         let credentials = node_credentials(&authority, killed);
-        let mut survivor = Node::start(&node_credentials(&authority, other), other, 1, any_port());
+        // Its events are read at the very end, so all of them must find room.
+        let mut roomy = options(any_port());
+        roomy.events_max = 1 << 16;
+        let own = node_credentials(&authority, other);
+        let mut survivor = Node::start_with(&own, hello(other, 1), roomy);
         let mut current = Node::start(&credentials, killed, 1, any_port());
         introduce(&current, &survivor);
         let boots = 60;

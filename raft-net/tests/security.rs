@@ -295,9 +295,7 @@ async fn nobody_there_is_a_timeout_and_no_such_name_is_said_so() {
         .await
         .unwrap_err();
     assert!(matches!(error, ConnectError::TimedOut { .. }), "{error:?}");
-    let error = connect_client("no port", &ops, None, &options)
-        .await
-        .unwrap_err();
+    let error = connect("no port", &ops, None).await.unwrap_err();
     assert!(matches!(error, ConnectError::Resolve { .. }), "{error:?}");
 }
 

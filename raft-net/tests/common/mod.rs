@@ -96,19 +96,23 @@ impl Node {
         }
     }
 
-    /// The next event for which `wanted` has an answer; the others are dropped.
+    /// The next event for which `wanted` has an answer; the others are dropped, and named if it does not come.
     pub(crate) async fn until<T>(&mut self, wanted: impl Fn(NetEvent) -> Option<T>) -> T {
+        let mut skipped = Vec::new();
         let search = async {
             loop {
                 let event = self.events.recv().await.expect("the endpoint lives");
+                let text = format!("{event:.0?}");
                 if let Some(found) = wanted(event) {
                     return found;
                 }
+                skipped.push(text);
             }
         };
-        tokio::time::timeout(DEADLINE, search)
-            .await
-            .expect("the event comes in time")
+        match tokio::time::timeout(DEADLINE, search).await {
+            Ok(found) => found,
+            Err(_) => panic!("node {}: the event did not come, but {skipped:#?}", self.id),
+        }
     }
 
     pub(crate) async fn up(&mut self, peer: u64) -> Hello {
