@@ -1,7 +1,7 @@
 //! `kvd demo`.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use kvd_sim::process::{
     PATIENCE, Ran, binaries, http_request, run_command, scratch_root, wait_for,
@@ -83,17 +83,30 @@ fn a_failing_line_ends_the_demo_with_one() {
     assert!(ran.stderr.contains("line 1"), "{}", ran.stderr);
 }
 
+/// Ends the process with the test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nobody left to tell.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Must show 1: the `kvctl` and `curl` lines that the demo prints work.
 #[test]
 fn the_printed_lines_work() {
     let home = home();
     let mut command = command(&home, &["--no-shell"]);
-    let mut child = command
+    let log = std::fs::File::create(home.path().join("stderr")).expect("our directory");
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .spawn()
-        .expect("kvd starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        .stderr(log)
+        .spawn();
+    let mut child = Running(child.expect("kvd starts"));
+    let mut lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
     let mut printed = Vec::new();
     while printed
         .iter()
@@ -133,9 +146,9 @@ fn the_printed_lines_work() {
         b"",
     );
     assert_eq!(answer.expect("the demo serves").text(), "red");
-    kill_process(Pid::from_child(&child), Signal::TERM).expect("our child");
+    kill_process(Pid::from_child(&child.0), Signal::TERM).expect("our child");
     let status = wait_for("the end of the demo", PATIENCE, || {
-        child.try_wait().expect("our child")
+        child.0.try_wait().expect("our child")
     });
     assert_eq!(status.code(), Some(0));
 }
