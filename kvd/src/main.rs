@@ -27,6 +27,8 @@ fn main() -> ExitCode {
 }
 
 fn run(verb: Verb) -> Result<(), Failure> {
+    raft_log::exit_on_unreadable_pages()
+        .map_err(|error| Failure::start("the SIGBUS handler", &error))?;
     match verb {
         Verb::Run(args) => service::run(load(args)?.config),
         Verb::Demo(args) => kvd::demo::run(&args),

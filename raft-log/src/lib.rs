@@ -75,8 +75,9 @@
 //!
 //! # Unsafe code
 //!
-//! One file, `mmap.rs`: copying bytes out of a mapping. If the medium fails under a mapped page, the
-//! kernel sends SIGBUS; a program that wants to name the file then installs a handler of its own.
+//! One file, `mmap.rs`: copying bytes out of a mapping, and the handler for the case that this fails. If the
+//! medium fails under a mapped page, the kernel sends SIGBUS; a program that calls
+//! [`exit_on_unreadable_pages`] then ends with exit code 74 and the name of the file.
 //! Recovery reads with `pread`, where the same failure is an error.
 #![deny(unsafe_code)]
 
@@ -101,6 +102,7 @@ mod wal;
 pub use error::{Corruption, CreateError, IoFault, OpenError, ReadError, TwinError, WalError};
 pub use format::Check;
 pub use fs::{Fs, OsFs};
+pub use mmap::exit_on_unreadable_pages;
 pub use options::{Binding, Options, OptionsError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use reader::{Held, Reader, StoredEntry};
 pub use segment::Preparer;
