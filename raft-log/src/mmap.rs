@@ -92,8 +92,10 @@ extern "C" fn unreadable_page(
     info: *mut libc::siginfo_t,
     _context: *mut libc::c_void,
 ) {
-    // SAFETY: with SA_SIGINFO the kernel passes a valid `siginfo_t`, and for SIGBUS its address is set.
-    let address = unsafe { (*info).si_addr() } as usize;
+    // SAFETY: with SA_SIGINFO the kernel passes a valid `siginfo_t`.
+    let info = unsafe { &*info };
+    // SAFETY: for SIGBUS the kernel has set the address.
+    let address = unsafe { info.si_addr() } as usize;
     say(b"exit 74: a mapped file cannot be read: file=");
     say_file_at(address);
     say(b"\n");
