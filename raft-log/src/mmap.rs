@@ -1,4 +1,5 @@
-//! The only `unsafe` code of the workspace: copying out of a read-only mapping.
+//! The only `unsafe` code of the workspace: copying out of a read-only mapping, and what happens when a
+//! mapped page cannot be read.
 //!
 //! No `&[u8]` over mapped memory is ever made, because the writer changes other bytes of the same file
 //! with `pwrite` while readers look: a shared slice promises that nothing in it changes. A raw pointer and
