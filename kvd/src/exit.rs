@@ -306,6 +306,7 @@ impl From<IdentityError> for Failure {
             IdentityError::Exists { ref dir } => plain(ExitCode::NoIdentity)
                 .in_file(dir)
                 .with_help("a new node needs a new bundle, and an empty directory"),
+            IdentityError::InUse { ref dir } => plain(ExitCode::DirectoryInUse).in_file(dir),
             IdentityError::Foreign { ref file, .. } => plain(ExitCode::NoIdentity).in_file(file),
             IdentityError::WidePermissions { ref dir, .. } => plain(ExitCode::Permissions)
                 .in_file(dir)

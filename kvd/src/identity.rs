@@ -9,7 +9,9 @@
 //! Without the memory it would vote again in term 7, for n2, and two leaders would share a term.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use raft_log::{Binding, Fs, IoFault, OpenError, Report, TwinError, TwinFile};
 use raft_net::ClusterId;
@@ -19,6 +21,12 @@ use crate::kv::{DecodeError, codec};
 
 /// Name of the file in the data directory.
 const FILE: &str = "identity";
+/// Name of the file whose lock says that a process uses the directory.
+const LOCK: &str = "lock";
+/// How often the lock is tried: a node that has just ended in this process may still be writing the incarnation of a peer.
+const LOCK_TRIES: u32 = 20;
+/// Pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// First bytes of each of its copies.
 const MAGIC: [u8; 8] = *b"kvdident";
 /// Version of the record inside.
@@ -110,6 +118,12 @@ pub enum IdentityError {
         /// The data directory.
         dir: PathBuf,
     },
+    /// Another process uses the directory.
+    #[error("{} is in use by another process", .dir.display())]
+    InUse {
+        /// The data directory.
+        dir: PathBuf,
+    },
     /// The directory belongs to another node or cluster than the certificate.
     #[error(
         "{} belongs to node {found_node:016x} of cluster {found_cluster}, the certificate to node {node:016x} of cluster {cluster}",
@@ -180,6 +194,9 @@ pub struct Identity<F: Fs> {
     file: TwinFile<F>,
     path: PathBuf,
     record: Record,
+    /// Held as long as the node runs. Opening writes both copies anew, so a second process must not even open: it could
+    /// put back what it read before this one recorded a peer.
+    _lock: F::Lock,
 }
 
 /// Whether `kvd join` has been completed for a data directory.
@@ -228,7 +245,7 @@ impl<F: Fs> Identity<F> {
     /// A damaged copy is mended and reported.
     ///
     /// # Errors
-    /// Told apart: none there, another node's, readable by others, damaged, newer.
+    /// Told apart: none there, in use, another node's, readable by others, damaged, newer.
     pub fn open(
         fs: &F,
         data: &Path,
@@ -242,6 +259,7 @@ impl<F: Fs> Identity<F> {
             });
         }
         check_permissions(fs, data)?;
+        let lock = lock(fs, data)?;
         let binding = Binding {
             cluster: cluster.0,
             node,
@@ -253,7 +271,13 @@ impl<F: Fs> Identity<F> {
                 file: path.clone(),
                 reason,
             })?;
-        Ok((Identity { file, path, record }, report))
+        let identity = Identity {
+            file,
+            path,
+            record,
+            _lock: lock,
+        };
+        Ok((identity, report))
     }
 
     /// Begins a new life of this node: increments the boot counter and draws a boot id, durable on return. To be called
@@ -363,6 +387,19 @@ impl<F: Fs> Identity<F> {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+fn lock<F: Fs>(fs: &F, data: &Path) -> Result<F::Lock, IdentityError> {
+    let file = data.join(LOCK);
+    for _ in 1..LOCK_TRIES {
+        match fs.lock(&file) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(LOCK_PAUSE),
+            result => return result.map_err(IdentityError::io(&file)),
+        }
+    }
+    Err(IdentityError::InUse {
+        dir: data.to_owned(),
+    })
 }
 
 fn check_permissions<F: Fs>(fs: &F, data: &Path) -> Result<(), IdentityError> {

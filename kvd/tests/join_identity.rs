@@ -118,6 +118,19 @@ fn a_peer_that_was_admitted_is_remembered_after_a_power_cut() {
 }
 
 #[test]
+fn a_directory_in_use_is_not_opened_a_second_time_and_nothing_in_it_changes() {
+    let fs = joined(1);
+    let mut identity = open(&fs);
+    identity.begin_incarnation(&fs).unwrap();
+    let before = fs.bytes(&data().join("identity"));
+    let failure = Failure::from(Identity::open(&fs, data(), CLUSTER, NODE).unwrap_err());
+    assert_eq!(failure.code, ExitCode::DirectoryInUse);
+    assert_eq!(fs.bytes(&data().join("identity")), before);
+    drop(identity);
+    open(&fs);
+}
+
+#[test]
 fn an_older_incarnation_and_a_twin_of_the_same_count_are_stale() {
     let fs = joined(1);
     let mut identity = open(&fs);
@@ -156,6 +169,7 @@ fn one_damaged_copy_is_mended_and_two_are_refused_as_damage() {
     let (identity, report) = Identity::open(&fs, data(), CLUSTER, NODE).unwrap();
     assert!(report.is_some());
     assert_eq!((identity.boot_counter(), identity.boot_id()), pair);
+    drop(identity);
     assert!(
         Identity::open(&fs, data(), CLUSTER, NODE)
             .unwrap()

@@ -89,15 +89,9 @@ struct OneValue {
 impl View for OneValue {
     /// On a terminal the prompt begins on a line of its own, and control characters stay out of it.
     fn human(&self) -> Vec<u8> {
-        let mut text: String = match std::str::from_utf8(&self.value) {
-            Ok(text)
-                if !text
-                    .chars()
-                    .any(|c| c.is_control() && c != '\n' && c != '\t') =>
-            {
-                text.to_owned()
-            }
-            Ok(_) | Err(_) => harmless(&self.value),
+        let mut text = match std::str::from_utf8(&self.value) {
+            Ok(text) => tame(text),
+            Err(_) => tame(&shown(&self.value)),
         };
         if !text.ends_with('\n') {
             text.push('\n');
@@ -120,17 +114,18 @@ impl View for OneValue {
     }
 }
 
-/// Escaped as in `plain`, and control characters as well: the terminal must not obey a value.
-fn harmless(value: &[u8]) -> String {
-    let mut text = String::new();
-    for c in shown(value).chars() {
+/// A text without what a terminal would obey instead of showing it.
+fn tame(text: &str) -> String {
+    let mut tamed = String::with_capacity(text.len());
+    for c in text.chars() {
         match c {
-            c if c.is_ascii_control() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if c.is_control() => text.extend(c.escape_unicode()),
-            c => text.push(c),
+            '\n' | '\t' => tamed.push(c),
+            c if c.is_ascii_control() => tamed.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => tamed.extend(c.escape_unicode()),
+            c => tamed.push(c),
         }
     }
-    text
+    tamed
 }
 
 /// Number of keys.
@@ -199,7 +194,7 @@ impl View for Items {
             let value = if self.fields.values { "\tVALUE" } else { "" };
             text.extend_from_slice(format!("KEY{value}\tVERSION\tCREATED\tMODIFIED\n").as_bytes());
         }
-        text.extend(self.plain());
+        text.extend(tame(&String::from_utf8_lossy(&self.plain())).into_bytes());
         text
     }
 

@@ -331,7 +331,7 @@ impl<'a> Import<'a> {
     /// For an error: what had certainly been done.
     fn written(&self) -> String {
         format!(
-            "{} keys were certainly written; the same import can be run again",
+            "keys certainly written before: {}; the same import can be run again",
             self.keys_written
         )
     }
