@@ -1,5 +1,7 @@
 //! A mapped segment that somebody shortens: the process says which file, and ends with exit code 74.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::process::Command;
 
 use raft_log::{Binding, EntryRef, Options, OsFs, Wal, record};
