@@ -8,8 +8,8 @@ use harness::{
     Cluster, accepted, answers, append, command, configuration_entry, entry_id, envelope, id, index,
 };
 use raft_core::{
-    AppendResponse, Configuration, EntryId, Envelope, HardState, InstallSnapshot, Message, NodeId,
-    SnapshotMeta, SnapshotResponse, Term,
+    AppendResponse, Configuration, EntryId, Envelope, FetchPurpose, HardState, InstallSnapshot,
+    Message, NodeId, SnapshotMeta, SnapshotResponse, Term,
 };
 
 /// The terms of the logs of figure 7 of the Raft paper, the leader's first. It leads term 8.
@@ -423,6 +423,88 @@ fn snapshots_and_entries_may_overtake_the_disk() {
         (status.applied, status.persisted, status.first),
         (index(10), index(10), index(10))
     );
+}
+
+/// A completion stands for all writes before it. One that was overtaken by a snapshot proves nothing
+/// about the log after that.
+#[test]
+fn completion_across_a_snapshot_proves_only_the_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.start(id(3));
+    let entries = (1..=4).map(|at| command(at, 1, "old")).collect();
+    cluster
+        .deliver(envelope(1, 3, 1, append(EntryId::default(), entries, 0)))
+        .unwrap();
+    let meta = SnapshotMeta {
+        id: entry_id(2, 2),
+        configuration: Configuration::new((1..=3).map(NodeId)),
+        configuration_index: index(0),
+    };
+    let install = Message::InstallSnapshot(InstallSnapshot { meta });
+    cluster.deliver(envelope(2, 3, 2, install)).unwrap();
+    let after = vec![command(3, 2, "new")];
+    cluster
+        .deliver(envelope(2, 3, 2, append(entry_id(2, 2), after, 0)))
+        .unwrap();
+    cluster.sync_together(id(3), 2);
+    assert_eq!(
+        cluster.status(id(3)).persisted,
+        index(2),
+        "3@2 is still on its way"
+    );
+    cluster.sync(id(3));
+    assert_eq!(cluster.status(id(3)).persisted, index(3));
+    assert_eq!(cluster.log_of(id(3)), [entry_id(3, 2)]);
+}
+
+/// A slow read brings entries that were overwritten meanwhile: they are neither sent nor applied.
+#[test]
+fn fetched_entries_that_are_not_ours_any_more_are_ignored() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.isolated.insert(id(3));
+    cluster.member(id(1)).holds_apply = true;
+    cluster.propose(id(1), &["a", "b"]).unwrap();
+    cluster.settle();
+    cluster.isolated.clear();
+    cluster.node(id(1)).storage_mut().evict_below(index(10));
+    cluster.node(id(1)).on_unreachable(id(3));
+    cluster.pump(id(1));
+    cluster.deliver_matching(|_| true);
+    cluster.deliver_matching(|_| true);
+    let fetches = std::mem::take(&mut cluster.member(id(1)).fetches);
+    let fetch = fetches
+        .into_iter()
+        .next()
+        .expect("n3 needs entries that are not in memory");
+    assert_eq!(fetch.purpose, FetchPurpose::Peer(id(3)));
+    let foreign = (fetch.range.start.0..fetch.range.end.0).map(|at| command(at, 7, "foreign"));
+    cluster.node(id(1)).on_fetched(fetch, foreign.collect());
+    cluster.pump(id(1));
+    let shown = cluster
+        .bag
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert!(!shown.contains("foreign"), "{shown}");
+    cluster.settle();
+    assert_eq!(cluster.log_of(id(3)), cluster.log_of(id(1)));
+    // The same for applying, after a restart.
+    cluster.crash(id(1), 0);
+    cluster.member(id(1)).holds_apply = false;
+    cluster.member(id(1)).disk.set_commit(index(3));
+    cluster.start(id(1));
+    let fetches = std::mem::take(&mut cluster.member(id(1)).fetches);
+    let fetch = fetches.into_iter().next().expect("nothing is in memory");
+    assert_eq!(fetch.purpose, FetchPurpose::Apply);
+    let foreign = (fetch.range.start.0..fetch.range.end.0).map(|at| command(at, 7, "foreign"));
+    cluster.node(id(1)).on_fetched(fetch, foreign.collect());
+    cluster.pump(id(1));
+    assert_eq!(cluster.status(id(1)).applied, index(0));
+    cluster.serve_fetches(id(1));
+    assert_eq!(cluster.status(id(1)).applied, index(3));
 }
 
 /// A configuration is in force when it is appended, and out of force when it is truncated; also

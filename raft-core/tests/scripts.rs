@@ -14,14 +14,17 @@ fn scripts_give_their_transcripts() {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     paths.sort();
     assert!(!paths.is_empty(), "no scripts in {}", directory.display());
-    let failures: Vec<String> = paths
-        .iter()
-        .filter_map(|path| harness::script::run_file(path).err())
-        .collect();
+    let failures: Vec<String> = paths.iter().filter_map(|path| run(path).err()).collect();
     assert!(
         failures.is_empty(),
         "{} scripts differ:\n{}",
         failures.len(),
         failures.join("\n\n")
     );
+}
+
+/// A script that breaks an invariant panics; its name is to be told like that of any other failure.
+fn run(path: &Path) -> Result<(), String> {
+    let result = std::panic::catch_unwind(|| harness::script::run_file(path));
+    result.unwrap_or_else(|_| Err(format!("{} panicked, see above", path.display())))
 }

@@ -147,7 +147,8 @@ impl Storm {
 
     fn sync_one(&mut self) {
         if let Some(id) = self.any_up() {
-            self.cluster.sync(id);
+            let count = 1 + self.dice.roll(3) as usize;
+            self.cluster.sync_together(id, count);
         }
     }
 

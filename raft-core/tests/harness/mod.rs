@@ -353,25 +353,39 @@ impl Cluster {
     /// The oldest pending write reaches the disk, and what waited for it leaves. Returns whether
     /// there was one.
     pub(crate) fn sync(&mut self, id: NodeId) -> bool {
-        let Some(write) = self.member(id).writes.pop_front() else {
-            return false;
-        };
-        self.say(format!("{id} synced {}", write.id));
-        if let Some(snapshot) = &write.snapshot {
-            self.member(id).applied.clear();
-            self.member(id)
-                .to_apply
-                .retain(|entry| entry.index > snapshot.id.index);
-            self.safety.on_installed(id, snapshot.id);
+        self.sync_together(id, 1)
+    }
+
+    /// The oldest `count` pending writes reach the disk, and only the last one is reported done.
+    pub(crate) fn sync_together(&mut self, id: NodeId, count: usize) -> bool {
+        let mut done = None;
+        for _ in 0..count {
+            let Some(write) = self.member(id).writes.pop_front() else {
+                break;
+            };
+            self.write(id, &write);
+            done = Some(write.id);
         }
-        let done = write.id;
-        let node = self.node(id);
-        node.storage_mut().persist(&write);
-        node.on_persisted(done);
+        let Some(done) = done else { return false };
+        self.say(format!("{id} synced {done}"));
+        self.node(id).on_persisted(done);
         self.observe_log(id);
         self.release(id, done);
         self.pump(id);
         true
+    }
+
+    /// A write reaches the disk; a snapshot in it replaces the state machine.
+    fn write(&mut self, id: NodeId, write: &Persist) {
+        if let Some(snapshot) = &write.snapshot {
+            let through = snapshot.id.index;
+            self.member(id).applied.clear();
+            self.member(id)
+                .to_apply
+                .retain(|entry| entry.index > through);
+            self.safety.on_installed(id, snapshot.id);
+        }
+        self.node(id).storage_mut().persist(write);
     }
 
     fn release(&mut self, id: NodeId, done: PersistId) {
