@@ -250,6 +250,18 @@ fn contradictions_between_values_are_found_together() {
 }
 
 #[test]
+fn a_limit_beyond_what_the_formats_allow_is_refused() {
+    let text = format!(
+        "{MINIMAL}[limits]\nkey_bytes = \"1MiB\"\ntxn_ops = 5000\nrequest_bytes = \"1GiB\"\nuncommitted_bytes = \"2GiB\"\n"
+    );
+    let report = report(&text);
+    for path in ["key_bytes", "txn_ops", "request_bytes"] {
+        let title = format!("error: limits.{path} cannot be used");
+        assert!(report.contains(&title), "missing {title:?} in\n{report}");
+    }
+}
+
+#[test]
 fn bad_values_of_environment_and_flags_name_their_origin() {
     let report = report_of(
         &sources(

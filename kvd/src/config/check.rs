@@ -15,6 +15,7 @@ use super::{
     ClusterConfig, Config, HttpConfig, LimitsConfig, LogConfig, NodeConfig, RaftConfig,
     SnapshotConfig, TlsConfig,
 };
+use crate::kv::limits::CommandLimits;
 use crate::names::{check_address, check_name};
 
 /// Followers must miss several heartbeats before they stand: with fewer than five, one lost
@@ -26,8 +27,8 @@ const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
 /// Room that a record needs in its segment beside the request: headers, principal, session.
 const RECORD_OVERHEAD_BYTES: u64 = 4096;
-/// A request must fit into one frame, whose length is checked against this at most.
-const REQUEST_BYTES_MAX: u64 = 64 << 20;
+/// A request must fit into one frame of the client protocol.
+const REQUEST_BYTES_MAX: u64 = raft_net::limits::CLIENT_FRAME_BYTES_MAX as u64;
 /// Path of a unix socket, without the closing zero (`sun_path`).
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -414,6 +415,20 @@ impl Reader<'_> {
         ] {
             if value == 0 {
                 self.wrong(path, "must not be 0");
+            }
+        }
+        let ceiling = CommandLimits::CEILING;
+        for (path, value, most) in [
+            ("limits.key_bytes", limits.key_bytes, ceiling.key_bytes),
+            (
+                "limits.value_bytes",
+                limits.value_bytes,
+                ceiling.value_bytes,
+            ),
+            ("limits.txn_ops", limits.txn_ops as u64, ceiling.txn_ops),
+        ] {
+            if value > most as u64 {
+                self.wrong(path, format!("is more than the format allows ({most})"));
             }
         }
         let pair = limits.key_bytes.saturating_add(limits.value_bytes);
