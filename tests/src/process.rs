@@ -33,6 +33,9 @@ pub use wait::{PATIENCE, eventually, wait_for};
 
 use std::path::PathBuf;
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
 /// Directory for scratch files of tests: below the build directory, so on the disk that also holds the binaries.
 ///
 /// # Panics
@@ -48,4 +51,18 @@ pub fn scratch_root() -> PathBuf {
 #[must_use]
 pub fn long() -> bool {
     std::env::var("KVD_TEST_LONG").is_ok_and(|value| value == "1")
+}
+
+/// A source of chance for a test. The seed is printed, so that a failed test shows it; `KVD_TEST_SEED` sets it.
+///
+/// # Panics
+/// `KVD_TEST_SEED` is not a number.
+#[must_use]
+pub fn seeded_rng() -> StdRng {
+    let seed = match std::env::var("KVD_TEST_SEED") {
+        Ok(text) => text.parse().expect("KVD_TEST_SEED is a number"),
+        Err(_) => rand::random(),
+    };
+    println!("KVD_TEST_SEED={seed}");
+    StdRng::seed_from_u64(seed)
 }

@@ -142,7 +142,10 @@ fn kvctl_says_that_it_is_not_authorised() {
     for (name, words_after, code) in [
         ("right", ["set", "app", "v"], 0),
         ("right", ["leader", "transfer", "n1"], 6),
-        ("another cluster, same authority", ["set", "app", "w"], 6),
+        ("expired", ["set", "app", "w"], 6),
+        ("another authority", ["set", "app", "w"], 6),
+        // Here it is kvctl that does not trust the node.
+        ("another cluster, same authority", ["set", "app", "w"], 3),
     ] {
         let flags = words(by_name(name));
         let mut line: Vec<&str> = flags.iter().map(String::as_str).collect();

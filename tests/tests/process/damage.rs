@@ -4,9 +4,8 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use kvd_sim::process::{Cluster, Load, RecordPlace, dump, find_records, long};
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
+use kvd_sim::process::{Cluster, Load, RecordPlace, dump, find_records, long, seeded_rng};
+use rand::RngExt as _;
 
 /// A stopped cluster with a log on every node, and what its clients were told.
 fn stopped_after_load() -> (Cluster, kvd_sim::process::Acknowledged) {
@@ -39,9 +38,7 @@ fn flip(file: &Path, offset: u64, bit: u8) {
 #[test]
 fn a_flipped_bit_in_the_synced_log_is_refused() {
     let places = if long() { 100 } else { 10 };
-    let seed: u64 = rand::rng().random();
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = seeded_rng();
     let (mut cluster, told) = stopped_after_load();
     let records = find_records(&cluster.nodes[0].log_dir(), cluster.id.0);
     assert!(records.len() > 200, "{} records found", records.len());
@@ -89,9 +86,7 @@ fn assert_names(line: &str, record: &RecordPlace) {
 /// write, and the node starts without them.
 #[test]
 fn a_torn_tail_that_was_never_synced_is_accepted() {
-    let seed: u64 = rand::rng().random();
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = seeded_rng();
     let (mut cluster, told) = stopped_after_load();
     for node in 0..3 {
         let records = find_records(&cluster.nodes[node].log_dir(), cluster.id.0);

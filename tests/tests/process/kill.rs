@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use kvd::kv::command::KeyValue;
-use kvd_sim::process::{Cluster, Load, dump, long, run_command};
+use kvd_sim::process::{Cluster, Load, dump, eventually, long, run_command};
 
 /// A sorted list of words without repetition, each with a value.
 fn word_list(count: usize) -> String {
@@ -32,12 +32,20 @@ fn an_import_and_a_counter_survive_the_death_of_the_leader() {
     let input = word_list(count);
     let file = cluster.home().join("words.tsv");
     std::fs::write(&file, &input).expect("our directory");
-    let command =
-        cluster.kvctl_command(&["import", "--timeout", "60s", &file.display().to_string()]);
+    // Slow enough to last for several elections.
+    let rate = (count / 5).to_string();
+    let path = file.display().to_string();
+    let command = cluster.kvctl_command(&["import", "--timeout", "60s", "--rate", &rate, &path]);
     let import = std::thread::spawn(move || run_command(command, b""));
     let counter = Load::counting(&cluster, 16, "~counter");
     counter.wait_for_more(200);
     let leader = cluster.leader();
+    let first = format!("/get/{}", input.split('\t').next().unwrap_or_default());
+    eventually("the first line of the import", || {
+        cluster.nodes[leader]
+            .get(&first)
+            .is_some_and(|answer| answer.code == 200)
+    });
     cluster.nodes[leader].kill();
     assert!(!import.is_finished(), "the leader was killed in the middle");
     counter.wait_for_more(200);

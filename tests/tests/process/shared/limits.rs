@@ -2,8 +2,8 @@
 
 use std::net::UdpSocket;
 
-use kvd_sim::process::{Cluster, Dialler, Presented};
-use rand::{RngExt as _, SeedableRng as _};
+use kvd_sim::process::{Cluster, Dialler, Presented, seeded_rng};
+use rand::RngExt as _;
 
 use super::cluster;
 
@@ -79,9 +79,7 @@ fn a_frame_of_a_stranger_ends_its_connection_only() {
 fn garbage_datagrams_change_nothing() {
     let cluster = cluster();
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let seed = rand::rng().random();
-    println!("seed {seed}");
-    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut rng = seeded_rng();
     for _ in 0..2_000 {
         let mut bytes = vec![0; rng.random_range(0..1400)];
         rng.fill(&mut bytes[..]);
