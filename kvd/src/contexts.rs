@@ -204,20 +204,15 @@ mod tests {
 
     #[test]
     fn the_own_variable_wins_over_the_configuration_directory_over_the_home() {
-        let some = |text: &str| Some(text.into());
-        assert_eq!(
-            place(some("/a/b.toml"), some("/x"), some("/h")),
-            some("/a/b.toml")
-        );
-        assert_eq!(place(some("/"), None, None), some("/contexts.toml"));
-        assert_eq!(
-            place(None, some("/x"), some("/h")),
-            some("/x/kvctl/contexts.toml")
-        );
-        assert_eq!(
-            place(None, None, some("/h")),
-            some("/h/.config/kvctl/contexts.toml")
-        );
+        let set = |text: &str| Some(std::ffi::OsString::from(text));
+        let file = |text: &str| Some(PathBuf::from(text));
+        let own = place(set("/a/b.toml"), set("/x"), set("/h"));
+        assert_eq!(own, file("/a/b.toml"));
+        assert_eq!(place(set("/"), None, None), file("/contexts.toml"));
+        let below_config = place(None, set("/x"), set("/h"));
+        assert_eq!(below_config, file("/x/kvctl/contexts.toml"));
+        let below_home = place(None, None, set("/h"));
+        assert_eq!(below_home, file("/h/.config/kvctl/contexts.toml"));
         assert_eq!(place(None, None, None), None);
     }
 }
