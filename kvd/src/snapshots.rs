@@ -169,13 +169,14 @@ impl<F: Fs> SnapshotDir<F> {
         };
         fs.create_dir_all(dir)
             .map_err(|source| fault(dir, "create", source))?;
-        let leftovers: Vec<PathBuf> = opened
-            .names()?
-            .iter()
-            .filter(|name| name.ends_with(TEMPORARY))
-            .map(|name| dir.join(name))
-            .collect();
-        opened.remove(&leftovers)?;
+        for name in opened.names()? {
+            if name.ends_with(TEMPORARY) {
+                opened.remove_file(&dir.join(name))?;
+            }
+        }
+        // The last process may have died between giving a file its name and making the name durable. What is seen here is
+        // relied on: without this, n1 would install the snapshot at 60, forget its log, lose power, and have neither.
+        opened.sync_names()?;
         Ok(opened)
     }
 
@@ -312,32 +313,34 @@ impl<F: Fs> SnapshotDir<F> {
         Ok(complete)
     }
 
+    /// Removes snapshots, durably.
     fn remove_names<'a>(
         &self,
         names: impl Iterator<Item = &'a Name>,
     ) -> Result<(), SnapshotDirError> {
-        let names: Vec<Name> = names.copied().collect();
-        let files: Vec<PathBuf> = names.iter().map(|name| name.path(&self.dir)).collect();
-        self.remove(&files)?;
-        let mut state = self.state();
-        for name in &names {
+        let mut names = names.peekable();
+        if names.peek().is_none() {
+            return Ok(());
+        }
+        for name in names {
+            self.remove_file(&name.path(&self.dir))?;
+            let mut state = self.state();
             state.known.remove(name);
             state.rotten.remove(name);
         }
-        Ok(())
+        self.sync_names()
     }
 
-    /// Removes files and makes that durable. One that is gone already was removed by another thread's pruning.
-    fn remove(&self, files: &[PathBuf]) -> Result<(), SnapshotDirError> {
-        if files.is_empty() {
-            return Ok(());
+    /// Removes a file. One that is gone already was removed by another thread's pruning.
+    fn remove_file(&self, file: &Path) -> Result<(), SnapshotDirError> {
+        match self.fs.remove(file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|source| self.fail(file, "remove", source)),
         }
-        for file in files {
-            match self.fs.remove(file) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                result => result.map_err(|source| self.fail(file, "remove", source))?,
-            }
-        }
+    }
+
+    /// Makes the names in the directory durable.
+    fn sync_names(&self) -> Result<(), SnapshotDirError> {
         self.fs
             .sync_dir(&self.dir)
             .map_err(|source| self.fail(&self.dir, "sync", source))

@@ -90,8 +90,7 @@ impl<F: Fs> Draft<F> {
         let renamed = fs.rename(&self.path, &file);
         renamed.map_err(|source| self.dir.fail(&self.path, "rename", source))?;
         self.named = true;
-        let named = fs.sync_dir(dir);
-        named.map_err(|source| self.dir.fail(dir, "sync", source))?;
+        self.dir.sync_names()?;
         self.dir.note_good(name, known);
         Ok(SnapshotInfo {
             id: name.id(),

@@ -1,0 +1,223 @@
+//! A small history of a cluster, a data directory for one of its nodes, and ways to stop the machine.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use kvd::identity::{log_dir, snapshot_dir};
+use kvd::kv::Store;
+use kvd::kv::auth::{PrincipalRef, Role};
+use kvd::kv::command::{Command, Op, command_crc};
+use kvd::kv::envelope::{Envelope, SessionRef};
+use kvd::kv::limits::StoreLimits;
+use kvd::kv::snapshot::{SnapshotContext, SnapshotWriter};
+use kvd::recover::{RecoverError, RecoverOptions, Recovered, recover};
+use kvd::snapshots::{SnapshotDir, SnapshotDirError, SnapshotOptions};
+use raft_core::{
+    Configuration, Entry, EntryId, EntryKind, HardState, LogIndex, NodeId, Persist, PersistId,
+    SnapshotMeta, Term,
+};
+use raft_log::fs::{Fs, SimFs, is_stopped};
+use raft_log::record::payload_checksum;
+use raft_log::{Binding, OpenError, Options, Wal, WalError};
+
+pub const CLUSTER: u32 = 0x00c0_ffee;
+pub const BINDING: Binding = Binding {
+    cluster: CLUSTER,
+    node: 1,
+};
+
+/// Keys of the store; small enough that each is written often.
+const KEYS: u64 = 23;
+/// Bytes of each value; together a snapshot is several units of a disk.
+const VALUE_BYTES: usize = 120;
+
+pub fn data() -> PathBuf {
+    PathBuf::from("/data")
+}
+
+pub fn id(index: u64, term: u64) -> EntryId {
+    EntryId {
+        index: LogIndex(index),
+        term: Term(term),
+    }
+}
+
+pub fn hard_state(term: u64, vote: Option<u64>) -> Option<HardState> {
+    let (term, vote) = (Term(term), vote.map(NodeId));
+    Some(HardState { term, vote })
+}
+
+/// A put whose value names the entry, so that two histories never give the same store.
+pub fn entry(index: u64, term: u64) -> Entry {
+    let mut value = format!("{index}@{term} ").into_bytes();
+    value.resize(VALUE_BYTES, b'.');
+    let command = Command::Op(Op::Put {
+        key: format!("key-{:02}", index % KEYS).into_bytes().into(),
+        value: value.into(),
+        want_previous: false,
+    })
+    .encode();
+    let envelope = Envelope {
+        principal: PrincipalRef {
+            role: Role::Internal,
+            name: "test",
+        },
+        session: SessionRef::None,
+        sequence: 0,
+        done_below: 0,
+        log_time_ms: index,
+        command_crc: command_crc(&command),
+        command: &command,
+    };
+    entry_of(index, term, EntryKind::Command, envelope.encode())
+}
+
+pub fn entry_of(index: u64, term: u64, kind: EntryKind, payload: Bytes) -> Entry {
+    Entry {
+        index: LogIndex(index),
+        term: Term(term),
+        kind,
+        checksum: payload_checksum(CLUSTER, &payload),
+        payload,
+    }
+}
+
+pub fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
+    range.map(|index| entry(index, term)).collect()
+}
+
+pub fn persist(part: u64, hard_state: Option<HardState>, entries: Vec<Entry>) -> Persist {
+    Persist {
+        id: PersistId(part),
+        hard_state,
+        snapshot: None,
+        entries,
+    }
+}
+
+/// Applies as the driver does.
+pub fn apply(store: &mut Store, entry: &Entry) {
+    match entry.kind {
+        EntryKind::Command => drop(store.apply(entry.index.0, &entry.payload)),
+        EntryKind::Noop | EntryKind::Configuration => store.skip(entry.index.0),
+    }
+}
+
+/// The store after all entries up to `index`, each of the term that `term_of` says.
+pub fn store_at(index: u64, term_of: impl Fn(u64) -> u64) -> Store {
+    let mut store = Store::new(StoreLimits::default());
+    for at in 1..=index {
+        apply(&mut store, &entry(at, term_of(at)));
+    }
+    store
+}
+
+pub fn founding() -> Configuration {
+    Configuration::new([NodeId(1), NodeId(2), NodeId(3)])
+}
+
+pub fn meta(index: u64, term: u64) -> SnapshotMeta {
+    SnapshotMeta {
+        id: id(index, term),
+        configuration: founding(),
+        configuration_index: LogIndex(0),
+    }
+}
+
+/// The bytes of a snapshot as a peer sends them.
+pub fn snapshot_bytes(view: &Store, meta: &SnapshotMeta) -> Vec<u8> {
+    let context = SnapshotContext {
+        term: meta.id.term.0,
+        configuration: meta.configuration.encode().into(),
+        configuration_index: meta.configuration_index.0,
+        members: Vec::new(),
+        cluster: CLUSTER,
+        cluster_version: 1,
+    };
+    SnapshotWriter::new(view.clone(), context)
+        .flat_map(|block| block.to_vec())
+        .collect()
+}
+
+pub fn snapshot_options() -> SnapshotOptions {
+    SnapshotOptions {
+        cluster: CLUSTER,
+        members: Vec::new(),
+        keep: 2,
+        reserve_bytes: 0,
+        received_bytes_max: 1 << 20,
+    }
+}
+
+pub fn options() -> RecoverOptions {
+    RecoverOptions {
+        binding: BINDING,
+        wal: Options {
+            segment_bytes: 16 << 10,
+            max_bytes: 1 << 20,
+            reserve_bytes: 0,
+            ..Options::default()
+        },
+        snapshots_kept: 2,
+        founding: founding(),
+        members: Vec::new(),
+        cache_bytes: 2 << 10,
+    }
+}
+
+/// A disk with the directory of a node that has never run.
+pub fn fresh(seed: u64) -> SimFs {
+    let fs = SimFs::new(seed);
+    create(&fs, &data());
+    fs
+}
+
+pub fn create<F: Fs>(fs: &F, data: &Path) {
+    Wal::create(fs, &log_dir(data), BINDING, &options().wal).expect("a healthy disk");
+}
+
+pub fn start(fs: &SimFs) -> Result<Recovered<SimFs>, RecoverError> {
+    recover(fs, &data(), &options())
+}
+
+pub fn open_snapshots(fs: &SimFs) -> SnapshotDir<SimFs> {
+    SnapshotDir::open(fs, &snapshot_dir(&data()), snapshot_options()).expect("a healthy disk")
+}
+
+/// Names of what lies in the snapshot directory.
+pub fn files(fs: &SimFs) -> Vec<String> {
+    fs.list(&snapshot_dir(&data())).unwrap_or_default()
+}
+
+pub fn receive(
+    dir: &SnapshotDir<SimFs>,
+    bytes: &[u8],
+    announced: &SnapshotMeta,
+) -> Result<Store, SnapshotDirError> {
+    let mut incoming = dir.begin_receive(announced)?;
+    for chunk in bytes.chunks(700) {
+        incoming.write(chunk)?;
+    }
+    Ok(incoming.finish()?.1)
+}
+
+/// Whether an error is only that the simulated machine stands still.
+pub trait Stopped {
+    fn is_stopped(&self) -> bool;
+}
+
+impl Stopped for SnapshotDirError {
+    fn is_stopped(&self) -> bool {
+        matches!(self, SnapshotDirError::Io(fault) if is_stopped(&fault.source))
+            || matches!(self, SnapshotDirError::Poisoned)
+    }
+}
+
+impl Stopped for RecoverError {
+    fn is_stopped(&self) -> bool {
+        if let RecoverError::Snapshots(error) = self {
+            return error.is_stopped();
+        }
+        matches!(self, RecoverError::Open(OpenError::Io(fault)) | RecoverError::Wal(WalError::Io(fault)) if is_stopped(&fault.source))
+    }
+}
