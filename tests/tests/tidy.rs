@@ -227,13 +227,21 @@ fn every_published_crate_has_a_readme() {
     assert_none("crates", &found);
 }
 
-/// A case is shown by a test whose doc comment says so: `/// Case 17: ...`.
+/// A case is shown by a test whose doc comment says so, `/// Case 17: ...`, or by a script whose first line does, `# Case 5: ...`.
 #[test]
 fn every_case_of_this_stage_is_shown_by_a_test() {
-    let shown: BTreeSet<u32> = sources(&["rs"])
+    let tests = sources(&["rs"]);
+    let scripts = sources(&["txt"]);
+    let scripts = scripts
         .iter()
-        .flat_map(|(_, text)| cases_in(text))
+        .filter(|(file, _)| file.contains("/testdata/"));
+    let mut shown: BTreeSet<u32> = tests
+        .iter()
+        .flat_map(|(_, text)| cases_in(text, "///"))
         .collect();
+    shown.extend(
+        scripts.flat_map(|(_, text)| cases_in(text.lines().next().unwrap_or_default(), "#")),
+    );
     let missing: Vec<String> = CASES
         .iter()
         .filter(|case| !shown.contains(case))
@@ -242,11 +250,12 @@ fn every_case_of_this_stage_is_shown_by_a_test() {
     assert_none("no test says that it shows", &missing);
 }
 
-/// Numbers after `Case` or `Cases` in doc comments: `/// Case 59, as a client: ...`, `/// Cases 2 and 21: ...`.
-fn cases_in(text: &str) -> BTreeSet<u32> {
+/// Numbers after `Case` or `Cases` in comments that begin with `mark`: `/// Case 59, as a client: ...`,
+/// `/// Cases 2 and 21: ...`.
+fn cases_in(text: &str, mark: &str) -> BTreeSet<u32> {
     let docs = text
         .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("///"));
+        .filter_map(|line| line.trim_start().strip_prefix(mark));
     let mut found = BTreeSet::new();
     for line in docs {
         let Some(after) = line.trim_start().strip_prefix("Case") else {
@@ -265,5 +274,5 @@ fn cases_in(text: &str) -> BTreeSet<u32> {
 #[test]
 fn numbers_of_cases_are_read_from_doc_comments_only() {
     let text = "// Case 1: no\n    /// Case 59 with kvctl: yes\n/// Cases 2 and 21: yes\n/// In case 3: no\n";
-    assert_eq!(cases_in(text), BTreeSet::from([2, 21, 59]));
+    assert_eq!(cases_in(text, "///"), BTreeSet::from([2, 21, 59]));
 }
