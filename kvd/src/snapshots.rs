@@ -168,7 +168,7 @@ impl<F: Fs> SnapshotDir<F> {
             state: Arc::default(),
         };
         fs.create_dir_all(dir)
-            .map_err(|source| fault(dir, "create", source))?;
+            .map_err(|source| opened.fail(dir, "create", source))?;
         for name in opened.names()? {
             if name.ends_with(TEMPORARY) {
                 opened.remove_file(&dir.join(name))?;
@@ -185,24 +185,21 @@ impl<F: Fs> SnapshotDir<F> {
     /// # Errors
     /// The file system failed.
     pub fn list(&self) -> Result<Vec<SnapshotInfo>, SnapshotDirError> {
-        self.complete()?
-            .into_iter()
-            .map(|name| {
-                let file = name.path(&self.dir);
-                let opened = self
-                    .fs
-                    .open(&file)
-                    .map_err(|source| fault(&file, "open", source))?;
-                let bytes = opened
-                    .len()
-                    .map_err(|source| fault(&file, "measure", source))?;
-                Ok(SnapshotInfo {
+        let mut list = Vec::new();
+        for name in self.complete()? {
+            let file = name.path(&self.dir);
+            let bytes = self.fs.open(&file).and_then(|opened| opened.len());
+            match bytes.map_err(|source| SnapshotDirError::read(&file, source)) {
+                Ok(bytes) => list.push(SnapshotInfo {
                     id: name.id(),
                     file,
                     bytes,
-                })
-            })
-            .collect()
+                }),
+                Err(SnapshotDirError::Removed { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(list)
     }
 
     /// Writes a snapshot of this view, reads it back and makes it durable.
@@ -299,7 +296,7 @@ impl<F: Fs> SnapshotDir<F> {
 
     fn names(&self) -> Result<Vec<String>, SnapshotDirError> {
         let listed = self.fs.list(&self.dir);
-        Ok(listed.map_err(|source| fault(&self.dir, "list", source))?)
+        listed.map_err(|source| SnapshotDirError::Read(fault(&self.dir, "list", source)))
     }
 
     /// Names of complete snapshots, oldest first.
@@ -358,7 +355,7 @@ impl<F: Fs> SnapshotDir<F> {
             return self.no_space();
         }
         self.state().poisoned = true;
-        fault(file, operation, source).into()
+        SnapshotDirError::Io(fault(file, operation, source))
     }
 
     fn no_space(&self) -> SnapshotDirError {

@@ -18,7 +18,10 @@ const EIO: i32 = 5;
 pub enum SnapshotDirError {
     /// A write, sync, rename or removal failed. Nobody knows what the disk holds; the process must end.
     #[error(transparent)]
-    Io(#[from] IoFault),
+    Io(IoFault),
+    /// A file or the directory could not be read, or not now. Nothing is known to be wrong with what is there.
+    #[error(transparent)]
+    Read(IoFault),
     /// Something failed before as in [`SnapshotDirError::Io`].
     #[error("the snapshot directory failed before and takes nothing more")]
     Poisoned,
@@ -55,6 +58,12 @@ pub enum SnapshotDirError {
         file: PathBuf,
         /// Which version it has.
         error: SnapshotError,
+    },
+    /// Another thread has removed the file, because newer ones made it needless.
+    #[error("snapshot {} was removed meanwhile", file.display())]
+    Removed {
+        /// The file.
+        file: PathBuf,
     },
     /// There is no snapshot of this index, or none at all.
     #[error("no snapshot of index {index} in {}", dir.display())]
@@ -132,12 +141,17 @@ impl SnapshotDirError {
         SnapshotDirError::Damaged { file, damage }
     }
 
-    /// An error of a read: a place that the medium cannot read is damage like any other.
+    /// An error while a snapshot is read: a place that the medium cannot read is damage like any other.
     pub(super) fn read(file: &Path, source: std::io::Error) -> SnapshotDirError {
         if source.raw_os_error() == Some(EIO) {
             return SnapshotDirError::damaged(file, Damage::Unreadable);
         }
-        fault(file, "read", source).into()
+        if source.kind() == std::io::ErrorKind::NotFound {
+            return SnapshotDirError::Removed {
+                file: file.to_path_buf(),
+            };
+        }
+        SnapshotDirError::Read(fault(file, "read", source))
     }
 }
 
@@ -153,13 +167,15 @@ impl From<&SnapshotDirError> for Failure {
     fn from(error: &SnapshotDirError) -> Failure {
         let plain = |code| Failure::new(code, error);
         match error {
-            SnapshotDirError::Io(fault) => Failure {
+            SnapshotDirError::Io(fault) | SnapshotDirError::Read(fault) => Failure {
                 what: fault.to_string(),
                 ..Failure::storage(&fault.file, &fault.source)
             },
             SnapshotDirError::NoSpace { dir } => plain(ExitCode::StorageIo).in_file(dir),
             SnapshotDirError::Poisoned => plain(ExitCode::StorageIo),
-            SnapshotDirError::Damaged { file, .. } => plain(ExitCode::DataDamaged).in_file(file),
+            SnapshotDirError::Damaged { file, .. } | SnapshotDirError::Removed { file } => {
+                plain(ExitCode::DataDamaged).in_file(file)
+            }
             SnapshotDirError::NewerFormat { file, .. } => {
                 plain(ExitCode::FormatNewer).in_file(file)
             }

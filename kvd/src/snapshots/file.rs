@@ -112,7 +112,8 @@ impl<F: Fs> Drop for Draft<F> {
 /// Whether another step may be written without touching the reserve.
 fn check_space<F: Fs>(dir: &SnapshotDir<F>) -> Result<(), SnapshotDirError> {
     let available = dir.fs.available_bytes(&dir.dir);
-    let available = available.map_err(|source| fault(&dir.dir, "measure", source))?;
+    let available =
+        available.map_err(|source| SnapshotDirError::Read(fault(&dir.dir, "measure", source)))?;
     if available < dir.options.reserve_bytes.saturating_add(STEP_BYTES) {
         return Err(dir.no_space());
     }

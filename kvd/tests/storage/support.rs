@@ -208,7 +208,7 @@ pub trait Stopped {
 
 impl Stopped for SnapshotDirError {
     fn is_stopped(&self) -> bool {
-        matches!(self, SnapshotDirError::Io(fault) if is_stopped(&fault.source))
+        matches!(self, SnapshotDirError::Io(fault) | SnapshotDirError::Read(fault) if is_stopped(&fault.source))
             || matches!(self, SnapshotDirError::Poisoned)
     }
 }

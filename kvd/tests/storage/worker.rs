@@ -301,6 +301,9 @@ fn snapshot_part_that_finds_no_space_is_resumed_behind_the_snapshot() {
     let report = work(&mut worker);
     assert!(report.full);
     assert_eq!((report.persisted, report.floor), (None, id(50, 3)));
+    let before = fs.syncs();
+    assert!(work(&mut worker).full);
+    assert_eq!(fs.syncs(), before, "what is done is not done again");
     fs.set_capacity(None);
     let report = work(&mut worker);
     assert_eq!(report.persisted, Some(PersistId(2)));
