@@ -1,7 +1,7 @@
 //! The one that writes the log: takes what waits, writes it, syncs once, says what is durable.
 //!
 //! ```text
-//!  jobs ──▶ term and vote ──▶ snapshot, truncation, entries of every part ──▶ one sync ──▶ purge ──▶ report
+//!  jobs --> term and vote --> snapshot, truncation, entries of every part --> one sync --> purge --> report
 //!           (durable first)        (as far as there is space)
 //! ```
 //!

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  N.tmp                     being written or received; a crash leaves it, and the next open removes it
-//!  snapshot-INDEX-TERM       complete, read back and durable: written ──▶ synced ──▶ read back ──▶ renamed ──▶ named durably
+//!  snapshot-INDEX-TERM       complete, read back and durable: written --> synced --> read back --> renamed --> named durably
 //! ```
 //!
 //! A file gets its name only when it is whole and its bytes are durable, so there is never a part of a snapshot to be seen.
