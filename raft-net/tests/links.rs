@@ -252,11 +252,11 @@ async fn stuck_snapshots_and_a_stuck_bulk_lane_do_not_hold_up_the_urgent_lane() 
     let mut stuck = Vec::new();
     let mut senders = Vec::new();
     for _ in 0..4 {
-        let mut sender = first
+        let begun = first
             .endpoint
-            .send_snapshot(2, Bytes::from_static(b"header"))
-            .await
-            .unwrap();
+            .send_snapshot(2, Bytes::from_static(b"header"));
+        let begun = tokio::time::timeout(DEADLINE, begun).await;
+        let mut sender = begun.expect("room for one more stream").unwrap();
         senders.push(tokio::spawn(async move {
             loop {
                 sender.write(Bytes::from(vec![1; 1 << 20])).await.unwrap();
