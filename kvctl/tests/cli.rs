@@ -1,5 +1,7 @@
 //! The binary without a cluster: what it makes, what it refuses, and how it ends.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What a user sees when the configuration is wrong, and which layer wins when it is right.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! `kvd join`: what it makes, that it can be interrupted, and that it makes a node only once.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
