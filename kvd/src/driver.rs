@@ -397,10 +397,12 @@ impl Driver {
 
     /// Lets the messages go whose persist is on disk by now.
     fn release_held(&mut self) {
-        while let Some((_, messages)) = self
+        while self
             .held
-            .pop_front_if(|(after, _)| *after <= self.persisted)
+            .front()
+            .is_some_and(|(after, _)| *after <= self.persisted)
         {
+            let (_, messages) = self.held.pop_front().expect("there is a first one");
             self.send_all(messages);
         }
     }
@@ -438,12 +440,11 @@ impl Driver {
     fn send_all(&mut self, messages: Vec<Envelope>) {
         for envelope in messages {
             let to = envelope.to;
-            let effect = match envelope.message {
-                Message::InstallSnapshot(_) => Effect::SendSnapshot { to, envelope },
-                _ => Effect::Send {
-                    to,
-                    message: PeerMessage::Raft(envelope),
-                },
+            let effect = if let Message::InstallSnapshot(_) = envelope.message {
+                Effect::SendSnapshot { to, envelope }
+            } else {
+                let message = PeerMessage::Raft(envelope);
+                Effect::Send { to, message }
             };
             self.effects.push(effect);
         }

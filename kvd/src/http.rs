@@ -21,7 +21,7 @@ use crate::kv::auth::{Principal, Role};
 use crate::kv::command::{Command, KeyRange, Op, OpResult, RangeQuery, command_crc};
 use crate::kv::envelope::SessionRef;
 use crate::node::Asker;
-use crate::wire::client::{Consistency, Outcome, Refusal, Request, Response};
+use crate::wire::client::{Consistency, Refusal, Request, Response};
 use crate::wire::status::NodeStatus;
 
 /// How long a request may wait for a quorum.
@@ -138,12 +138,13 @@ async fn get_key(
         query: RangeQuery::key(key),
         timeout_ms: TIMEOUT_MS,
     };
-    match door.ask(request).await {
-        Response::Range { result, .. } => match result.items.into_iter().next() {
-            Some(found) => found.value.into_response(),
-            None => absent(),
-        },
-        other => refused(other),
+    let response = door.ask(request).await;
+    let Response::Range { result, .. } = response else {
+        return refused(response);
+    };
+    match result.items.into_iter().next() {
+        Some(found) => found.value.into_response(),
+        None => absent(),
     }
 }
 
@@ -167,15 +168,14 @@ async fn set_key(
         value,
         want_previous: false,
     };
-    match door.write(op).await {
-        Response::Written { result, .. } => match result.results.first() {
-            Some(OpResult::Put { version, .. }) => {
-                Json(json!({ "version": version, "revision": result.revision })).into_response()
-            }
-            _ => refused(Response::Written { session: 0, result }),
-        },
-        other => refused(other),
-    }
+    let response = door.write(op).await;
+    let Response::Written { result, .. } = &response else {
+        return refused(response);
+    };
+    let Some(OpResult::Put { version, .. }) = result.results.first() else {
+        return refused(response);
+    };
+    Json(json!({ "version": version, "revision": result.revision })).into_response()
 }
 
 /// The field `value` of a form. `curl -d` calls every body a form, so one without that field is taken as it is.
@@ -194,22 +194,27 @@ async fn delete_key(State(door): State<Door>, Path(key): Path<String>) -> HttpRe
         range: KeyRange::Key(key.into()),
         want_previous: false,
     };
-    match door.write(op).await {
-        Response::Written { result, .. } => match result.results.first() {
-            Some(OpResult::Deleted { count: 0, .. }) => absent(),
-            _ => Json(json!({ "revision": result.revision })).into_response(),
-        },
-        other => refused(other),
+    let response = door.write(op).await;
+    let Response::Written { result, .. } = &response else {
+        return refused(response);
+    };
+    let Some(OpResult::Deleted { count, .. }) = result.results.first() else {
+        return refused(response);
+    };
+    match count {
+        0 => absent(),
+        _ => Json(json!({ "revision": result.revision })).into_response(),
     }
 }
 
 async fn status(State(door): State<Door>) -> HttpResponse {
-    match door.ask(Request::Status).await {
-        Response::Status(status) => match status_json(&status) {
-            Ok(json) => Json(json).into_response(),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-        },
-        other => refused(other),
+    let response = door.ask(Request::Status).await;
+    let Response::Status(status) = &response else {
+        return refused(response);
+    };
+    match status_json(status) {
+        Ok(json) => Json(json).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
@@ -242,9 +247,9 @@ async fn ready(
     State(door): State<Door>,
     Query(options): Query<HashMap<String, String>>,
 ) -> HttpResponse {
-    let (healthy, reasons) = match door.ask(Request::Health).await {
-        Response::Health { healthy, reasons } => (healthy, reasons),
-        other => return refused(other),
+    let response = door.ask(Request::Health).await;
+    let Response::Health { healthy, reasons } = response else {
+        return refused(response);
     };
     let code = if healthy {
         StatusCode::OK
@@ -319,8 +324,17 @@ fn status_code(refusal: &Refusal) -> StatusCode {
         Refusal::BadRequest { .. } | Refusal::CommandCorrupt => StatusCode::BAD_REQUEST,
         Refusal::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Refusal::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-        other if other.outcome() == Outcome::Unknown => StatusCode::GATEWAY_TIMEOUT,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+        // Sessions are not used here, so only the first of these is ever seen.
+        Refusal::OutcomeUnknown { .. }
+        | Refusal::SessionExpired
+        | Refusal::SequenceDone
+        | Refusal::SequenceGap
+        | Refusal::SequenceReused => StatusCode::GATEWAY_TIMEOUT,
+        Refusal::NotLeader { .. }
+        | Refusal::NoLeader { .. }
+        | Refusal::NoQuorum { .. }
+        | Refusal::Overloaded { .. }
+        | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

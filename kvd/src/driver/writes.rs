@@ -121,11 +121,9 @@ impl LogSpace {
         let Some(persisted) = report.persisted else {
             return;
         };
-        while self
-            .spent
-            .pop_front_if(|(id, _)| *id <= persisted)
-            .is_some()
-        {}
+        while self.spent.front().is_some_and(|(id, _)| *id <= persisted) {
+            self.spent.pop_front();
+        }
     }
 
     pub(super) fn spend(&mut self, id: PersistId, entries: &[Entry]) {
@@ -553,14 +551,15 @@ impl Ticket {
 
 /// A definite refusal of the last attempt says nothing of an earlier one that is in doubt.
 fn honest(ticket: &Ticket, response: Response) -> Response {
-    match response {
-        Response::Refused(refusal) if ticket.in_doubt && refusal.outcome() == Outcome::Definite => {
-            unknown(&format!(
-                "an earlier attempt may take effect; the last one was refused: {refusal}"
-            ))
-        }
-        other => other,
+    if let Response::Refused(refusal) = &response
+        && ticket.in_doubt
+        && refusal.outcome() == Outcome::Definite
+    {
+        return unknown(&format!(
+            "an earlier attempt may take effect; the last one was refused: {refusal}"
+        ));
     }
+    response
 }
 
 fn unknown(why: &str) -> Response {

@@ -99,21 +99,18 @@ pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
 
 /// The certificate must be the one of the node that the configuration names; gives the node's id.
 fn check_certificate(config: &Config, identity: &CertificateIdentity) -> Result<u64, Failure> {
-    match identity {
-        CertificateIdentity::Node { cluster, name, id }
-            if *cluster == config.cluster.id && *name == config.node.name =>
-        {
-            Ok(*id)
-        }
-        other => {
-            let what = format!(
-                "the certificate is of {other}, the configuration of node {} of cluster {}",
-                config.node.name, config.cluster.id
-            );
-            Err(Failure::new(ExitCode::Configuration, what)
-                .in_file(config.tls.dir.join("node.pem")))
-        }
+    if let CertificateIdentity::Node { cluster, name, id } = identity
+        && *cluster == config.cluster.id
+        && *name == config.node.name
+    {
+        return Ok(*id);
     }
+    let what = format!(
+        "the certificate is of {identity}, the configuration of node {} of cluster {}",
+        config.node.name, config.cluster.id
+    );
+    let file = config.tls.dir.join("node.pem");
+    Err(Failure::new(ExitCode::Configuration, what).in_file(file))
 }
 
 fn recover_options(config: &Config, identity: &Identity<OsFs>) -> RecoverOptions {

@@ -192,12 +192,12 @@ fn start_preparer(
                 while inbox.try_recv().is_ok() {}
                 match preparer.prepare_spare() {
                     Ok(true) => {
-                    if orders.send(Order::Look).is_err() {
-                        return;
+                        if orders.send(Order::Look).is_err() {
+                            return;
+                        }
                     }
-                }
-                // There was one already, or the log is as large as it may be. To look again would end up here again.
-                Ok(false) => {}
+                    // There was one already, or the log is as large as it may be. To look again would end up here again.
+                    Ok(false) => {}
                     // The log itself refuses writes when it runs out of prepared space; this is only early notice.
                     Err(error) => tracing::warn!(%error, "no segment could be prepared ahead"),
                 }

@@ -121,19 +121,17 @@ impl Counter {
         if id != self.sequence || self.asked.is_none_or(|(asked, _)| asked != place) {
             return;
         }
-        match response {
-            Response::Written { result, .. } => {
-                self.check_answer(&result.results);
-                self.acknowledged += 1;
-                self.sequence += 1;
-                self.asked = None;
-            }
+        if let Response::Written { result, .. } = response {
+            self.check_answer(&result.results);
+            self.acknowledged += 1;
+            self.sequence += 1;
+            self.asked = None;
+        } else if let Response::Refused(refusal) = response {
             // Refused or unknown: the same request goes out again at once.
-            Response::Refused(refusal) => {
-                self.last_refusal = Some(refusal);
-                self.asked = Some((place, 0));
-            }
-            other => panic!("client {}: {other:?}", self.number),
+            self.last_refusal = Some(refusal);
+            self.asked = Some((place, 0));
+        } else {
+            panic!("client {}: {response:?}", self.number);
         }
     }
 
