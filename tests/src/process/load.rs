@@ -316,3 +316,56 @@ pub fn dump(cluster: &Cluster) -> Vec<KeyValue> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(key: &str, value: &str, version: u64) -> KeyValue {
+        KeyValue {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            create_revision: 1,
+            mod_revision: 1,
+            version,
+        }
+    }
+
+    fn told() -> Acknowledged {
+        let mut told = Acknowledged::default();
+        told.written.insert("a".into(), "1".into());
+        told.unknown.insert("b".into());
+        told.failed.insert("c".into(), "refused".to_owned());
+        told
+    }
+
+    #[test]
+    fn an_honest_cluster_passes_whatever_became_of_the_unknown() {
+        told().check(&[held("a", "1", 1)]);
+        told().check(&[held("a", "1", 1), held("b", "2", 1), held("other", "3", 7)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "acknowledged and missing")]
+    fn a_lost_write_is_found() {
+        told().check(&[held("b", "2", 1)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "another value")]
+    fn a_changed_write_is_found() {
+        told().check(&[held("a", "2", 1)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "more than once")]
+    fn a_write_that_happened_twice_is_found() {
+        told().check(&[held("a", "1", 2)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "said to have failed")]
+    fn a_failed_write_that_happened_is_found() {
+        told().check(&[held("a", "1", 1), held("c", "3", 1)]);
+    }
+}
