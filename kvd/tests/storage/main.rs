@@ -11,4 +11,5 @@ mod crash;
 mod recover;
 mod snapshots;
 mod support;
+mod twice;
 mod worker;

@@ -129,11 +129,14 @@ impl<F: Fs> Wal<F> {
         let recovered = opener.recover(&names)?;
         let mut leftovers = opener.leftovers(&names, &recovered);
         let spares = opener.find_spares(&names, options.segment_bytes, &mut leftovers)?;
-        remove_all(fs, dir, &leftovers)?;
+        // What was decided from the names and slots as they are seen now must hold after a power cut too, so both are
+        // durable before anything goes: an earlier slot may still name a segment that is among the leftovers.
+        fs.sync_dir(dir).during("sync", dir)?;
         recovered.settle(&mut control)?;
         let tail_state = recovered.tail_state(control.slot().closed);
         control.change(|slot| slot.closed = false);
         control.store()?;
+        remove_all(fs, dir, &leftovers)?;
         let reports = control_report.into_iter().chain(vote_report).collect();
         let parts = Parts {
             fs,
