@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Talks to a kvd cluster.
@@ -151,7 +152,7 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct SetArgs {
     /// The key.
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, value_parser = a_key())]
     pub(crate) key: OsString,
     /// The value; `-` or nothing: from standard input, unless that is a terminal.
     #[arg(allow_hyphen_values = true)]
@@ -212,7 +213,7 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DelArgs {
     /// The keys.
-    #[arg(required = true, allow_hyphen_values = true)]
+    #[arg(required = true, allow_hyphen_values = true, value_parser = a_key())]
     pub(crate) keys: Vec<OsString>,
 }
 
@@ -231,7 +232,7 @@ pub(crate) struct LsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CasArgs {
     /// The key.
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, value_parser = a_key())]
     pub(crate) key: OsString,
     /// What it must hold.
     #[arg(allow_hyphen_values = true)]
@@ -245,7 +246,7 @@ pub(crate) struct CasArgs {
 #[derive(Debug, Args)]
 pub(crate) struct IncrArgs {
     /// The key; absent counts as 0.
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, value_parser = a_key())]
     pub(crate) key: OsString,
     /// What to add.
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
@@ -398,6 +399,14 @@ fn parse_request_id(text: &str) -> Result<u128, String> {
     let mut bytes = [0; 16];
     bytes[..text.len()].copy_from_slice(text.as_bytes());
     Ok(u128::from_le_bytes(bytes))
+}
+
+/// A key has at least one byte; that is known before anybody is asked.
+fn a_key() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|key| match key.is_empty() {
+        true => Err("a key has at least one byte"),
+        false => Ok(key),
+    })
 }
 
 #[cfg(test)]

@@ -187,7 +187,9 @@ fn credential_fault(error: CredentialError) -> Fault {
             ExitCode::NotAuthorised,
         )
         .with_help("issue a new one with the authority's key, and check this machine's clock"),
-        CredentialError::NotSignedByCa { .. } => fault(ExitCode::NotAuthorised),
+        CredentialError::NotSignedByCa { .. } => {
+            fault(ExitCode::NotAuthorised).with_help("take --ca and --cert from the same cluster")
+        }
         CredentialError::Missing { .. }
         | CredentialError::Unreadable { .. }
         | CredentialError::Malformed { .. }

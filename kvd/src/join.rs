@@ -86,7 +86,8 @@ pub struct Joined {
 /// # Errors
 /// With the exit code and the words for the last line.
 pub fn run(args: &JoinArgs) -> Result<(), Failure> {
-    let bundle = Bundle::read_file(&args.bundle).map_err(JoinError::from)?;
+    let bundle = Bundle::read_file(&args.bundle)
+        .map_err(|error| Failure::from(JoinError::from(error)).in_file(&args.bundle))?;
     let joined = join(&bundle, args.dir.as_deref())?;
     print!("{}", report(&bundle, &joined, args));
     if args.start {

@@ -1,4 +1,4 @@
-//! The shell around the [`Driver`]: sockets, threads, the clock.
+//! The shell around the [`Driver`](crate::driver::Driver): sockets, threads, the clock.
 //!
 //! The network, the consensus loop and the answers share one thread, because a hand-over between threads costs more than
 //! the protocol does; the log has a thread of its own, because a sync blocks. Nothing in the loop waits for a disk.

@@ -4,9 +4,9 @@
 //! definitely refused; an attempt without an answer stays open for ever, because nobody knows where it is.
 //!
 //! ```text
-//!   waiting ──▶ sent ──▶ answered
-//!      ▲         │
-//!      └─────────┘  refused for now (the attempt is closed), or the link broke (the attempt stays open)
+//!   waiting --> sent --> answered
+//!      ^         |
+//!      +---------+  refused for now (the attempt is closed), or the link broke (the attempt stays open)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

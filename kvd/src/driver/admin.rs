@@ -22,8 +22,10 @@ impl Driver {
         let operation = operation_of(&body);
         if !may(principal.borrowed(), operation) {
             let why = format!(
-                "{:?} {} may not {operation:?}",
-                principal.role, principal.name
+                "{} {} may not {}",
+                principal.role.as_str(),
+                principal.name,
+                operation.as_str()
             );
             self.refuse(client, id, Refusal::NotAuthorised { why });
             return;
@@ -191,6 +193,8 @@ impl Driver {
                 stopped: true,
                 ..stopping
             });
+            // The last that the log is told, so that a later start knows all that was committed here.
+            self.note_commit();
             self.effects.push(Effect::Stopped);
         }
     }

@@ -18,6 +18,18 @@ pub enum Role {
     Internal,
 }
 
+impl Role {
+    /// The word users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Client => "client",
+            Role::Admin => "administrator",
+            Role::Http => "HTTP client",
+            Role::Internal => "cluster",
+        }
+    }
+}
+
 /// The one on whose behalf a command is applied.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Principal {
@@ -76,6 +88,18 @@ pub enum Operation {
     Status,
     /// Change how the cluster runs: leadership, log, members.
     Operate,
+}
+
+impl Operation {
+    /// What users read after "may not".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Read => "read",
+            Operation::Write => "write",
+            Operation::Status => "see the state of the cluster",
+            Operation::Operate => "change how the cluster runs",
+        }
+    }
 }
 
 /// Whether this principal may do this. Depends on nothing local, so every replica decides alike at apply time.
