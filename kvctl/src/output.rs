@@ -60,7 +60,7 @@ impl View for Sentence {
 /// Where and how this run prints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Printer {
-    /// Never [`Format::Auto`] with [`Printer::human`] false.
+    /// Never [`Format::Auto`] with a printer that does not write for a person.
     pub(crate) format: Format,
     pub(crate) quiet: bool,
     pub(crate) verbose: bool,
