@@ -212,6 +212,8 @@ pub struct Driver {
     space: writes::LogSpace,
     facts: Facts,
     stopping: Option<Stopping>,
+    /// [`Effect::Halt`] was said; nothing happens any more.
+    halted: bool,
     effects: Vec<Effect>,
 }
 
@@ -251,6 +253,7 @@ impl Driver {
             space: writes::LogSpace::new(log),
             facts: Facts::default(),
             stopping: None,
+            halted: false,
             effects: Vec::new(),
             options,
             node,
@@ -260,6 +263,9 @@ impl Driver {
 
     /// Takes one event in. Call [`Driver::turn`] after everything that waits has been taken.
     pub fn handle(&mut self, event: Event) {
+        if self.halted {
+            return;
+        }
         match event {
             Event::Tick => self.handle_tick(),
             Event::Peer { from, message } => self.handle_peer(from, message),
@@ -290,16 +296,25 @@ impl Driver {
 
     /// Works on what the events of this turn brought, and returns what must be done about it, in order.
     pub fn turn(&mut self) -> Vec<Effect> {
-        self.route_writes();
-        self.route_reads();
-        while self.node.has_ready() {
+        if !self.halted {
+            self.route_writes();
+            self.route_reads();
+            self.run_core();
+        }
+        if !self.halted {
+            self.answer_reads();
+            self.maybe_write_snapshot();
+            self.maybe_stop();
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Does everything that the core wants done now.
+    fn run_core(&mut self) {
+        while !self.halted && self.node.has_ready() {
             let ready = self.node.ready();
             self.carry_out(ready);
         }
-        self.answer_reads();
-        self.maybe_write_snapshot();
-        self.maybe_stop();
-        std::mem::take(&mut self.effects)
     }
 
     /// The core, for status pages and checkers.
@@ -473,6 +488,7 @@ impl Driver {
                     if let Applied::Refused(refusal) = &applied
                         && refusal.must_stop()
                     {
+                        self.halted = true;
                         self.effects.push(Effect::Halt {
                             index: entry.index,
                             why: refusal.to_string(),
@@ -483,7 +499,7 @@ impl Driver {
                 }
                 EntryKind::Noop | EntryKind::Configuration => {
                     self.store.skip(entry.index.0);
-                    self.reroute_displaced(entry.index, entry.term);
+                    self.reroute_displaced(entry.index);
                 }
             }
         }

@@ -130,10 +130,7 @@ impl Driver {
         if let Err(rejected) = self.node.step(envelope) {
             tracing::info!(%rejected, "snapshot not needed");
         }
-        while self.node.has_ready() {
-            let ready = self.node.ready();
-            self.carry_out(ready);
-        }
+        self.run_core();
         self.snapshots.staged = None;
         self.effects.push(Effect::SnapshotTaken { ticket });
     }

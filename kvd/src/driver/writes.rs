@@ -41,8 +41,19 @@ struct TicketId(u64);
 /// Who waits for the answer.
 #[derive(Clone, Copy, Debug)]
 enum Origin {
-    Client { client: ClientId, id: u64 },
-    Peer { node: NodeId, request: u64 },
+    Client {
+        client: ClientId,
+        id: u64,
+    },
+    /// A client that opens a session; the answer has its own form.
+    Opening {
+        client: ClientId,
+        id: u64,
+    },
+    Peer {
+        node: NodeId,
+        request: u64,
+    },
 }
 
 /// Where a ticket stands.
@@ -86,7 +97,10 @@ pub(super) struct Writes {
     tickets: BTreeMap<TicketId, Ticket>,
     /// Tickets to be sent, in the order in which they came: the sequence numbers of a session must not overtake each other.
     waiting: BTreeSet<TicketId>,
-    proposed: BTreeMap<LogIndex, (Term, TicketId)>,
+    /// Tickets by the name of their entry. A node that led twice may have two at one index, and cannot know which of them will
+    /// be committed: n1 of five proposes 4@1, which only n2 gets; n3 overwrites n1's log up to 2@2; n1 leads again and
+    /// proposes 4@3; before a quorum has that, n2 is elected by the others and commits 4@1.
+    proposed: BTreeMap<(LogIndex, Term), TicketId>,
     deadlines: BTreeSet<(u64, TicketId)>,
     bytes: u64,
     last: u64,
@@ -101,6 +115,8 @@ pub(super) struct Writes {
 #[derive(Debug)]
 pub(super) struct LogSpace {
     prepared: u64,
+    /// Bytes that were proposed and are not part of a persist yet.
+    proposed: u64,
     /// Bytes of each persist that the log has been given and has not reported yet.
     spent: VecDeque<(PersistId, u64)>,
     full: bool,
@@ -110,6 +126,7 @@ impl LogSpace {
     pub(super) fn new(report: &LogReport) -> LogSpace {
         LogSpace {
             prepared: report.prepared_bytes,
+            proposed: 0,
             spent: VecDeque::new(),
             full: report.full,
         }
@@ -126,7 +143,13 @@ impl LogSpace {
         }
     }
 
+    fn propose(&mut self, bytes: u64) {
+        self.proposed += bytes;
+    }
+
+    /// Everything proposed so far is in this persist part, or was cut off again.
     pub(super) fn spend(&mut self, id: PersistId, entries: &[Entry]) {
+        self.proposed = 0;
         let bytes = entries
             .iter()
             .map(|entry| entry.payload.len() as u64 + ENTRY_OVERHEAD_BYTES)
@@ -140,7 +163,7 @@ impl LogSpace {
 
     fn left(&self) -> u64 {
         let spent: u64 = self.spent.iter().map(|(_, bytes)| bytes).sum();
-        self.prepared.saturating_sub(spent)
+        self.prepared.saturating_sub(spent + self.proposed)
     }
 }
 
@@ -153,11 +176,7 @@ impl Driver {
         principal: Principal,
         write: ForwardedWrite,
     ) {
-        if let Err(refusal) = self.check_write(&write) {
-            self.refuse(client, id, refusal);
-            return;
-        }
-        self.take_write(Origin::Client { client, id }, principal, write);
+        self.take_or_refuse(Origin::Client { client, id }, principal, write);
     }
 
     /// Takes a write that another node forwards. The principal is the one that the other node authenticated.
@@ -172,16 +191,12 @@ impl Driver {
             node: from,
             request,
         };
-        let checked = match self.is_leader() {
-            true => self.check_write(&write),
+        if self.is_leader() {
+            self.take_or_refuse(origin, principal, write);
+        } else {
             // Passing it on again could go round in circles.
-            false => Err(Refusal::NotLeader {
-                leader: self.leader.and_then(|id| self.member(id)).cloned(),
-            }),
-        };
-        match checked {
-            Ok(()) => self.take_write(origin, principal, write),
-            Err(refusal) => self.conclude(origin, Response::Refused(refusal)),
+            let leader = self.leader.and_then(|id| self.member(id)).cloned();
+            self.conclude(origin, Response::Refused(Refusal::NotLeader { leader }));
         }
     }
 
@@ -194,6 +209,7 @@ impl Driver {
         name: u128,
     ) {
         let command = Command::KeepAlive.encode();
+        let origin = Origin::Opening { client, id };
         let write = ForwardedWrite {
             session: SessionRef::Named(name),
             sequence: 0,
@@ -202,7 +218,14 @@ impl Driver {
             command,
             timeout_ms: OPEN_SESSION_TIMEOUT_MS,
         };
-        self.handle_write(client, id, principal, write);
+        self.take_or_refuse(origin, principal, write);
+    }
+
+    fn take_or_refuse(&mut self, origin: Origin, principal: Principal, write: ForwardedWrite) {
+        match self.check_write(&write) {
+            Ok(()) => self.take_write(origin, principal, write),
+            Err(refusal) => self.conclude(origin, Response::Refused(refusal)),
+        }
     }
 
     fn check_write(&self, write: &ForwardedWrite) -> Result<(), Refusal> {
@@ -269,12 +292,13 @@ impl Driver {
 
     /// Proposes what fits into one batch; whether there may be more to do.
     fn propose_batch(&mut self) -> bool {
-        let (ids, proposals) = self.next_batch();
+        let (ids, proposals, bytes) = self.next_batch();
         if ids.is_empty() {
             return false;
         }
         match self.node.propose(proposals) {
             Ok(first) => {
+                self.space.propose(bytes);
                 let mut index = first.index;
                 for id in ids {
                     self.writes
@@ -296,24 +320,26 @@ impl Driver {
         }
     }
 
-    fn next_batch(&self) -> (Vec<TicketId>, Vec<Proposal>) {
-        let room = self.space.left().min(PROPOSE_BYTES_MAX);
+    /// The next tickets that fit, their proposals, and the bytes that these take in the log.
+    fn next_batch(&self) -> (Vec<TicketId>, Vec<Proposal>, u64) {
+        let left = self.space.left();
         let mut bytes = 0;
         let mut ids = Vec::new();
         let mut proposals = Vec::new();
         let log_time_ms = self.log_time_ms();
         for id in &self.writes.waiting {
             let ticket = &self.writes.tickets[id];
-            bytes += ticket.bytes();
-            if bytes > room && !ids.is_empty() || ticket.bytes() > self.space.left() {
+            let with_this = bytes + ticket.bytes();
+            if with_this > left || with_this > PROPOSE_BYTES_MAX && !ids.is_empty() {
                 break;
             }
+            bytes = with_this;
             let payload = ticket.payload(log_time_ms);
             let checksum = raft_log::record::payload_checksum(self.options.cluster, &payload);
             ids.push(*id);
             proposals.push(Proposal { payload, checksum });
         }
-        (ids, proposals)
+        (ids, proposals, bytes)
     }
 
     fn forward_all(&mut self, leader: NodeId) {
@@ -347,38 +373,42 @@ impl Driver {
     /// The leader's answer to a forwarded write.
     pub(super) fn handle_forward_reply(&mut self, from: NodeId, request: u64, response: Response) {
         let id = TicketId(request);
-        let Some(ticket) = self.writes.tickets.get_mut(&id) else {
+        let Some(ticket) = self.writes.tickets.get(&id) else {
             return;
         };
         if ticket.stage != Stage::Forwarded(from) {
             // Sent again elsewhere since; the newer attempt will answer, with the same result.
             return;
         }
-        if let Response::Refused(Refusal::NotLeader { .. } | Refusal::Stopping) = response {
-            self.writes.not_before = self.now + 1;
-            self.writes.set_stage(id, Stage::Waiting);
-            return;
+        let repeatable = ticket.is_repeatable();
+        match response {
+            Response::Refused(Refusal::NotLeader { .. } | Refusal::Stopping) => {
+                self.writes.not_before = self.now + 1;
+                self.writes.set_stage(id, Stage::Waiting);
+            }
+            // The leader was deposed, or could not reach a quorum; the next one may know.
+            Response::Refused(Refusal::OutcomeUnknown { .. }) if repeatable => {
+                self.writes.not_before = self.now + 1;
+                self.writes.doubt(id);
+            }
+            response => self.finish(id, response),
         }
-        self.finish(id, response);
     }
 
     /// Answers the write whose entry was just applied; writes whose place another entry took are sent again.
     pub(super) fn answer_write(&mut self, index: LogIndex, term: Term, applied: Applied) {
-        let Some((proposed_term, id)) = self.writes.proposed.remove(&index) else {
-            return;
-        };
-        if proposed_term == term {
+        let own = self.writes.proposed.remove(&(index, term));
+        self.reroute_displaced(index);
+        if let Some(id) = own {
             self.finish(id, response_of(applied));
-        } else {
-            self.displaced(id);
         }
     }
 
-    /// Sends the write again whose place in the log was taken by an entry of another term.
-    pub(super) fn reroute_displaced(&mut self, index: LogIndex, term: Term) {
-        if let Some((proposed_term, id)) = self.writes.proposed.remove(&index)
-            && proposed_term != term
-        {
+    /// Sends the writes again whose place in the log was taken by the entry that was just applied.
+    pub(super) fn reroute_displaced(&mut self, index: LogIndex) {
+        let later = self.writes.proposed.split_off(&(index.next(), Term(0)));
+        let settled = std::mem::replace(&mut self.writes.proposed, later);
+        for id in settled.into_values() {
             self.displaced(id);
         }
     }
@@ -390,9 +420,9 @@ impl Driver {
 
     /// Writes that were proposed at or below an installed snapshot: it says what became of the log, but not of them.
     pub(super) fn reroute_covered(&mut self, through: LogIndex) {
-        let above = self.writes.proposed.split_off(&through.next());
+        let above = self.writes.proposed.split_off(&(through.next(), Term(0)));
         let covered = std::mem::replace(&mut self.writes.proposed, above);
-        for (_, id) in covered.into_values() {
+        for id in covered.into_values() {
             self.retry_if_harmless(id);
         }
     }
@@ -439,11 +469,11 @@ impl Driver {
     /// once instead of waiting for other entries to reach its index.
     fn reroute_proposed(&mut self) {
         let proposed = std::mem::take(&mut self.writes.proposed);
-        for (index, (term, id)) in proposed {
+        for (entry, id) in proposed {
             match self.writes.tickets.get(&id) {
                 Some(ticket) if ticket.is_repeatable() => self.writes.doubt(id),
                 Some(_) => {
-                    self.writes.proposed.insert(index, (term, id));
+                    self.writes.proposed.insert(entry, id);
                 }
                 None => {}
             }
@@ -467,7 +497,7 @@ impl Driver {
             };
             let response = match ticket.may_have_effect() {
                 true => unknown("no quorum has confirmed it in time; it may still take effect"),
-                false if self.space.full => Response::Refused(Refusal::NoSpace),
+                false if self.is_leader() && self.space.full => Response::Refused(Refusal::NoSpace),
                 false => Response::Refused(self.no_leader()),
             };
             self.finish(id, response);
@@ -487,6 +517,7 @@ impl Driver {
     fn conclude(&mut self, origin: Origin, response: Response) {
         match origin {
             Origin::Client { client, id } => self.answer(client, id, response),
+            Origin::Opening { client, id } => self.answer(client, id, opened(response)),
             Origin::Peer { node, request } => {
                 self.effects.push(super::Effect::Send {
                     to: node,
@@ -522,10 +553,7 @@ impl Writes {
             }
             Stage::Proposed(index, term) => {
                 self.waiting.remove(&id);
-                // What stood at this index was never committed, or this leader would have it in its log.
-                if let Some((_, displaced)) = self.proposed.insert(index, (term, id)) {
-                    self.set_stage(displaced, Stage::Waiting);
-                }
+                self.proposed.insert((index, term), id);
             }
             Stage::Forwarded(_) => {
                 self.waiting.remove(&id);
@@ -560,6 +588,14 @@ fn honest(ticket: &Ticket, response: Response) -> Response {
         ));
     }
     response
+}
+
+/// The answer to a request for a session.
+fn opened(response: Response) -> Response {
+    match response {
+        Response::Written { session, .. } => Response::SessionOpened { session },
+        response => response,
+    }
 }
 
 fn unknown(why: &str) -> Response {

@@ -1,0 +1,136 @@
+//! A disk that does nothing by itself, and knows what it has been told to keep.
+
+use std::collections::VecDeque;
+
+use kvd::log_worker::{LogJob, LogReport};
+use raft_core::{
+    AppendResponse, EntryId, Envelope, HardState, LogIndex, Message, Persist, PersistId,
+    VoteResponse,
+};
+
+/// What one driver has given to its log, and how much of that has been reported as synced.
+#[derive(Debug)]
+pub struct Disk {
+    pub queue: VecDeque<Persist>,
+    /// Space that reports name.
+    pub prepared_bytes: u64,
+    pub full: bool,
+    pub purged: Vec<EntryId>,
+    pub noted: Vec<LogIndex>,
+    submitted: PersistId,
+    hard_state: HardState,
+    last: LogIndex,
+    last_ever: LogIndex,
+}
+
+impl Disk {
+    pub fn new() -> Disk {
+        Disk {
+            queue: VecDeque::new(),
+            prepared_bytes: 1 << 30,
+            full: false,
+            purged: Vec::new(),
+            noted: Vec::new(),
+            submitted: PersistId(0),
+            hard_state: HardState::default(),
+            last: LogIndex(0),
+            last_ever: LogIndex(0),
+        }
+    }
+
+    pub fn push(&mut self, job: LogJob) {
+        match job {
+            LogJob::Persist(persist) => {
+                assert_eq!(persist.id.0, self.submitted.0 + 1, "parts come in order");
+                self.submitted = persist.id;
+                self.queue.push_back(persist);
+            }
+            LogJob::Purge { through } => self.purged.push(through),
+            LogJob::NoteCommit(index) => {
+                assert!(
+                    index <= self.last,
+                    "commit hint {index}, but only {} is synced",
+                    self.last
+                );
+                self.noted.push(index);
+            }
+        }
+    }
+
+    /// The last index on the disk.
+    pub fn synced(&self) -> LogIndex {
+        self.last
+    }
+
+    /// Bytes of payload that wait for the disk.
+    pub fn queued_bytes(&self) -> u64 {
+        let entries = self.queue.iter().flat_map(|persist| &persist.entries);
+        entries.map(|entry| entry.payload.len() as u64).sum()
+    }
+
+    /// Number of entries that wait for the disk.
+    pub fn queued_entries(&self) -> usize {
+        self.queue.iter().map(|persist| persist.entries.len()).sum()
+    }
+
+    /// Syncs the next `count` parts, and reports only the last of them.
+    pub fn sync(&mut self, count: usize) -> LogReport {
+        let mut persisted = None;
+        for persist in self.queue.drain(..count) {
+            self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
+            if let Some(meta) = &persist.snapshot {
+                self.last = meta.id.index;
+            }
+            if let Some(entry) = persist.entries.last() {
+                self.last = entry.index;
+            }
+            persisted = Some(persist.id);
+        }
+        self.last_ever = self.last_ever.max(self.last);
+        LogReport {
+            persisted,
+            ..self.report()
+        }
+    }
+
+    /// A report that completes nothing.
+    pub fn report(&self) -> LogReport {
+        LogReport {
+            persisted: None,
+            prepared_bytes: self.prepared_bytes,
+            size_bytes: 0,
+            floor: EntryId::default(),
+            full: self.full,
+            sync_us: None,
+        }
+    }
+
+    /// Whatever leaves a node must be true of its disk at that moment.
+    pub fn check_promise(&self, envelope: &Envelope) {
+        let future = matches!(
+            envelope.message,
+            Message::PreVote(_) | Message::PreVoteResponse(VoteResponse { granted: true })
+        );
+        let known = self.hard_state;
+        assert!(
+            future || envelope.term <= known.term,
+            "{envelope} before its term is synced: {known}"
+        );
+        let promised = match &envelope.message {
+            Message::AppendResponse(AppendResponse::Accepted { matched }) => *matched,
+            Message::SnapshotResponse(response) => response.matched,
+            Message::VoteResponse(VoteResponse { granted: true })
+                if known.term == envelope.term =>
+            {
+                assert_eq!(known.vote, Some(envelope.to), "{envelope} before the vote");
+                return;
+            }
+            _ => return,
+        };
+        assert!(
+            promised <= self.last_ever,
+            "{envelope}, but only {} is synced",
+            self.last_ever
+        );
+    }
+}

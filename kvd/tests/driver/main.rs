@@ -1,0 +1,14 @@
+//! The driver as a pure state machine: one to three of them, with the network, the disks and the clock in the test's hand.
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    unreachable_pub,
+    reason = "the modules of one test share their helpers"
+)]
+
+mod disk;
+mod durability;
+mod outcomes;
+mod sessions;
+mod space;
+mod world;

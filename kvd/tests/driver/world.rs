@@ -1,0 +1,670 @@
+//! Drivers, what they have said to each other and to their clients, and the clock: nothing moves unless the test says so.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use kvd::driver::{
+    ClientId, Driver, DriverOptions, Effect, Event, SnapshotOrder, StagedSnapshot, TICK_MS,
+    WrittenSnapshot,
+};
+use kvd::kv::auth::{Principal, Role};
+use kvd::kv::command::{Command, CommandResult, Op, RangeQuery, command_crc};
+use kvd::kv::envelope::SessionRef;
+use kvd::kv::limits::{CommandLimits, StoreLimits};
+use kvd::kv::snapshot::{SnapshotContext, SnapshotHeader};
+use kvd::kv::store::Store;
+use kvd::log_cache::LogCache;
+use kvd::wire::client::{
+    Consistency, MemberAddress, Outcome, Refusal, Request, RequestFrame, Response,
+};
+use kvd::wire::peer::PeerMessage;
+use raft_core::{
+    Configuration, EntryId, Envelope, InitialState, LogIndex, Message, Node, NodeId, SnapshotMeta,
+    Term,
+};
+
+use crate::disk::Disk;
+
+pub const CLUSTER: u32 = 0xC0FF_EE00;
+/// Election timeout in ticks.
+pub const ET: u64 = 10;
+/// How long clients wait, in ticks, unless the test says otherwise.
+pub const PATIENCE: u64 = 200;
+pub const CLIENT: ClientId = ClientId(7);
+/// Nothing goes on for longer than this after one cause.
+const ROUNDS_MAX: usize = 1000;
+
+/// A message on its way.
+#[derive(Debug, Clone)]
+pub struct Packet {
+    pub from: u64,
+    pub to: u64,
+    pub message: PeerMessage,
+}
+
+impl Packet {
+    pub fn raft(&self) -> Option<&Message> {
+        match &self.message {
+            PeerMessage::Raft(envelope) => Some(&envelope.message),
+            _ => None,
+        }
+    }
+}
+
+/// One driver and everything outside it.
+pub struct Member {
+    pub driver: Driver,
+    pub disk: Disk,
+    /// Its disk does nothing until the test says so.
+    pub disk_held: bool,
+    pub orders: Vec<SnapshotOrder>,
+    pub writing: usize,
+    pub outgoing_snapshots: Vec<(NodeId, Envelope)>,
+    pub taken: Vec<u64>,
+    pub fetches: Vec<raft_core::Fetch>,
+    pub halted: Vec<LogIndex>,
+    pub stopped: usize,
+}
+
+/// All of it.
+pub struct World {
+    members: BTreeMap<u64, Member>,
+    pub wire: VecDeque<Packet>,
+    /// Directions in which messages wait.
+    held: BTreeSet<(u64, u64)>,
+    /// Links that are down.
+    cut: BTreeSet<(u64, u64)>,
+    /// Directions in which appends are lost, and nothing else.
+    no_appends: BTreeSet<(u64, u64)>,
+    answers: BTreeMap<u64, Response>,
+    last_request: u64,
+}
+
+pub fn options(id: u64, count: u64) -> DriverOptions {
+    let members = (1..=count).map(|id| MemberAddress {
+        name: format!("n{id}"),
+        id,
+        address: format!("n{id}:1"),
+    });
+    DriverOptions {
+        cluster: CLUSTER,
+        cluster_name: "test".into(),
+        name: format!("n{id}"),
+        members: members.collect(),
+        election_timeout_ticks: ET,
+        waiting_bytes: 1 << 20,
+        waiting_count: 1000,
+        limits: CommandLimits::default(),
+        snapshot_every_bytes: u64::MAX,
+    }
+}
+
+fn driver(id: u64, count: u64, options: DriverOptions, disk: &Disk) -> Driver {
+    let mut config = raft_core::Config::new(NodeId(id), 0x5EED + id);
+    config.election_timeout_ticks = u32::try_from(ET).unwrap();
+    let initial = InitialState {
+        configuration: Configuration::new((1..=count).map(NodeId)),
+        ..InitialState::default()
+    };
+    let log = LogCache::new(initial, EntryId::default(), None, 1 << 20);
+    let node = Node::new(config, log).unwrap();
+    Driver::new(
+        options,
+        node,
+        Store::new(StoreLimits::default()),
+        &disk.report(),
+    )
+}
+
+impl World {
+    pub fn new(count: u64) -> World {
+        World::with(count, |_| {})
+    }
+
+    pub fn with(count: u64, change: impl Fn(&mut DriverOptions)) -> World {
+        let mut members = BTreeMap::new();
+        for id in 1..=count {
+            let mut options = options(id, count);
+            change(&mut options);
+            let disk = Disk::new();
+            let member = Member {
+                driver: driver(id, count, options, &disk),
+                disk,
+                disk_held: false,
+                orders: Vec::new(),
+                writing: 0,
+                outgoing_snapshots: Vec::new(),
+                taken: Vec::new(),
+                fetches: Vec::new(),
+                halted: Vec::new(),
+                stopped: 0,
+            };
+            members.insert(id, member);
+        }
+        let mut world = World {
+            members,
+            wire: VecDeque::new(),
+            held: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            no_appends: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            last_request: 0,
+        };
+        for a in 1..=count {
+            for b in (1..=count).filter(|b| *b != a) {
+                world.handle(
+                    a,
+                    Event::PeerUp {
+                        peer: NodeId(b),
+                        boot_counter: 1,
+                    },
+                );
+            }
+        }
+        world
+    }
+
+    /// A cluster whose leader is n1, with its first entry committed everywhere.
+    pub fn led_by_n1(count: u64) -> World {
+        World::led(World::new(count))
+    }
+
+    pub fn led(mut world: World) -> World {
+        world.elect(1);
+        world
+    }
+
+    pub fn node(&self, id: u64) -> &Member {
+        &self.members[&id]
+    }
+
+    pub fn node_mut(&mut self, id: u64) -> &mut Member {
+        self.members.get_mut(&id).unwrap()
+    }
+
+    pub fn ids(&self) -> Vec<u64> {
+        self.members.keys().copied().collect()
+    }
+
+    fn others(&self, id: u64) -> Vec<u64> {
+        self.ids()
+            .into_iter()
+            .filter(|other| *other != id)
+            .collect()
+    }
+
+    pub fn is_leader(&self, id: u64) -> bool {
+        self.node(id).driver.node().role() == raft_core::Role::Leader
+    }
+
+    /// Gives an event to a driver, without a turn.
+    pub fn handle(&mut self, id: u64, event: Event) {
+        self.node_mut(id).driver.handle(event);
+    }
+
+    /// One turn of a driver.
+    pub fn turn(&mut self, id: u64) {
+        let member = self.members.get_mut(&id).unwrap();
+        let effects = member.driver.turn();
+        if member.halted.is_empty() {
+            member.driver.node().check_invariants();
+        }
+        for effect in effects {
+            self.take_effect(id, effect);
+        }
+    }
+
+    fn take_effect(&mut self, id: u64, effect: Effect) {
+        let member = self.members.get_mut(&id).unwrap();
+        match effect {
+            Effect::Send { to, message } => {
+                if let PeerMessage::Raft(envelope) = &message {
+                    member.disk.check_promise(envelope);
+                }
+                let (from, to) = (id, to.0);
+                let packet = Packet { from, to, message };
+                let lost = self.cut.contains(&(from, to))
+                    || self.no_appends.contains(&(from, to)) && is_append(&packet);
+                if !lost {
+                    self.wire.push_back(packet);
+                }
+            }
+            Effect::Log(job) => member.disk.push(job),
+            Effect::Fetch(fetch) => member.fetches.push(fetch),
+            Effect::Answer { client, frame } => {
+                assert_eq!(client, CLIENT);
+                let before = self.answers.insert(frame.id, frame.body);
+                assert_eq!(before, None, "request {} is answered twice", frame.id);
+            }
+            Effect::WriteSnapshot(order) => {
+                assert!(
+                    order.meta.id.index <= member.disk.synced(),
+                    "a snapshot at {}, but only {} is synced",
+                    order.meta.id,
+                    member.disk.synced()
+                );
+                assert_eq!(order.view.applied_index(), order.meta.id.index.0);
+                member.writing += 1;
+                assert_eq!(member.writing, 1, "two snapshots are written at once");
+                member.orders.push(*order);
+            }
+            Effect::SendSnapshot { to, envelope } => member.outgoing_snapshots.push((to, envelope)),
+            Effect::SnapshotTaken { ticket } => member.taken.push(ticket),
+            Effect::Observe(_) => {}
+            Effect::Halt { index, .. } => member.halted.push(index),
+            Effect::Stopped => member.stopped += 1,
+        }
+    }
+
+    /// `ticks` ticks of one node's clock.
+    pub fn tick(&mut self, id: u64, ticks: u64) {
+        for _ in 0..ticks {
+            self.handle(id, Event::Tick);
+            self.turn(id);
+        }
+    }
+
+    /// Ticks everywhere, with everything delivered and synced in between.
+    pub fn run(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            for id in self.ids() {
+                self.tick(id, 1);
+            }
+            self.settle();
+        }
+    }
+
+    /// Lets the disk of a node sync everything it has, and report once.
+    pub fn sync(&mut self, id: u64) {
+        let count = self.node(id).disk.queue.len();
+        self.sync_some(id, count);
+    }
+
+    /// Lets the disk of a node sync its next `count` parts, and report once.
+    pub fn sync_some(&mut self, id: u64, count: usize) {
+        let report = self.node_mut(id).disk.sync(count);
+        self.handle(id, Event::Log(report));
+        self.turn(id);
+    }
+
+    /// A report of the log that completes nothing, with the space as it is now.
+    pub fn look(&mut self, id: u64) {
+        let report = self.node(id).disk.report();
+        self.handle(id, Event::Log(report));
+        self.turn(id);
+    }
+
+    /// Delivers every message that is on its way now and passes the test, in order; the others stay.
+    pub fn deliver(&mut self, passes: impl Fn(&Packet) -> bool) {
+        let mut receivers = BTreeSet::new();
+        for packet in std::mem::take(&mut self.wire) {
+            if !passes(&packet) || self.held.contains(&(packet.from, packet.to)) {
+                self.wire.push_back(packet);
+                continue;
+            }
+            let event = Event::Peer {
+                from: NodeId(packet.from),
+                message: packet.message,
+            };
+            self.handle(packet.to, event);
+            receivers.insert(packet.to);
+        }
+        for id in receivers {
+            self.turn(id);
+        }
+    }
+
+    /// Loses every message on its way that passes the test.
+    pub fn lose(&mut self, passes: impl Fn(&Packet) -> bool) {
+        self.wire.retain(|packet| !passes(packet));
+    }
+
+    /// Turns, deliveries and syncs until nothing more happens. No time goes by.
+    pub fn settle(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            for id in self.ids() {
+                self.turn(id);
+                if !self.node(id).disk_held && !self.node(id).disk.queue.is_empty() {
+                    self.sync(id);
+                }
+            }
+            let held = &self.held;
+            let idle = self.wire.iter().all(|p| held.contains(&(p.from, p.to)));
+            let busy = |m: &Member| !m.disk_held && !m.disk.queue.is_empty();
+            if idle && !self.members.values().any(busy) {
+                return;
+            }
+            self.deliver(|_| true);
+        }
+        panic!("it never ends; on the wire: {:?}", self.wire);
+    }
+
+    pub fn hold_disk(&mut self, id: u64) {
+        self.node_mut(id).disk_held = true;
+    }
+
+    pub fn free_disk(&mut self, id: u64) {
+        self.node_mut(id).disk_held = false;
+    }
+
+    /// Messages from `from` to `to` wait on the wire.
+    pub fn hold(&mut self, from: u64, to: u64) {
+        self.held.insert((from, to));
+    }
+
+    pub fn release(&mut self) {
+        self.held.clear();
+    }
+
+    /// Appends from `from` to `to` are lost, until [`World::allow_appends`].
+    pub fn lose_appends(&mut self, from: u64, to: u64) {
+        self.no_appends.insert((from, to));
+    }
+
+    pub fn allow_appends(&mut self) {
+        self.no_appends.clear();
+    }
+
+    /// The link between two nodes breaks: what is on it is lost, and both notice.
+    pub fn link_down(&mut self, a: u64, b: u64) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.cut.insert((from, to));
+            self.lose(|p| p.from == from && p.to == to);
+            self.handle(from, Event::PeerDown { peer: NodeId(to) });
+        }
+        self.turn(a);
+        self.turn(b);
+    }
+
+    /// Messages between two nodes are lost, and nobody notices.
+    pub fn silence(&mut self, a: u64, b: u64) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.cut.insert((from, to));
+            self.lose(|p| p.from == from && p.to == to);
+        }
+    }
+
+    /// The link stands again.
+    pub fn link_up(&mut self, a: u64, b: u64) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.cut.remove(&(from, to));
+            let (peer, boot_counter) = (NodeId(to), 1);
+            self.handle(from, Event::PeerUp { peer, boot_counter });
+        }
+    }
+
+    pub fn isolate(&mut self, id: u64) {
+        for other in self.others(id) {
+            self.link_down(id, other);
+        }
+    }
+
+    pub fn rejoin(&mut self, id: u64) {
+        for other in self.others(id) {
+            self.link_up(id, other);
+        }
+    }
+
+    /// Makes `id` the leader: the others it reaches forget the old one, then it stands until it is elected.
+    pub fn elect(&mut self, id: u64) {
+        for _ in 0..5 {
+            for other in self.others(id) {
+                if !self.is_leader(other) && !self.cut.contains(&(id, other)) {
+                    self.tick(other, ET);
+                }
+            }
+            // What they said meanwhile is as good as lost: they must not win themselves.
+            let stands =
+                |p: &Packet| matches!(p.raft(), Some(Message::PreVote(_) | Message::Vote(_)));
+            self.lose(stands);
+            while !self.is_leader(id) && !self.wire.iter().any(|p| p.from == id && stands(p)) {
+                self.tick(id, 1);
+                if self.members.len() == 1 {
+                    self.settle();
+                }
+            }
+            self.settle();
+            if self.is_leader(id) {
+                return;
+            }
+        }
+        panic!("n{id} is not elected");
+    }
+
+    pub fn ask_as(&mut self, id: u64, principal: Principal, body: Request) -> u64 {
+        self.last_request += 1;
+        let frame = RequestFrame {
+            id: self.last_request,
+            body,
+        };
+        self.handle(
+            id,
+            Event::Request {
+                client: CLIENT,
+                principal,
+                frame,
+            },
+        );
+        self.last_request
+    }
+
+    pub fn ask(&mut self, id: u64, body: Request) -> u64 {
+        self.ask_as(id, Principal::new(Role::Client, "app"), body)
+    }
+
+    /// A write; it waits for the next turn of that node.
+    pub fn write(&mut self, id: u64, write: Write) -> u64 {
+        self.ask(id, write.request())
+    }
+
+    pub fn read(&mut self, id: u64, key: &str, consistency: Consistency) -> u64 {
+        self.read_within(id, key, consistency, PATIENCE)
+    }
+
+    pub fn read_within(&mut self, id: u64, key: &str, consistency: Consistency, ticks: u64) -> u64 {
+        let timeout_ms = u32::try_from(ticks * TICK_MS).unwrap();
+        let query = RangeQuery::key(key.to_owned());
+        self.ask(
+            id,
+            Request::Read {
+                consistency,
+                query,
+                timeout_ms,
+            },
+        )
+    }
+
+    pub fn answer(&self, request: u64) -> Option<&Response> {
+        self.answers.get(&request)
+    }
+
+    pub fn refusal(&self, request: u64) -> &Refusal {
+        match self.answer(request) {
+            Some(Response::Refused(refusal)) => refusal,
+            other => panic!("request {request} is not refused, but {other:?}"),
+        }
+    }
+
+    /// The refusal after one turn of the asked node, with nothing delivered.
+    pub fn refusal_at_once(&mut self, id: u64, request: u64) -> &Refusal {
+        self.turn(id);
+        self.refusal(request)
+    }
+
+    pub fn is_unanswered(&self, request: u64) -> bool {
+        self.answer(request).is_none()
+    }
+
+    pub fn written(&self, request: u64) -> &CommandResult {
+        match self.answer(request) {
+            Some(Response::Written { result, .. }) => result,
+            other => panic!("request {request} is not written, but {other:?}"),
+        }
+    }
+
+    pub fn assert_unknown(&self, request: u64) {
+        let refusal = self.refusal(request);
+        assert!(
+            matches!(refusal, Refusal::OutcomeUnknown { .. }),
+            "{refusal:?}"
+        );
+    }
+
+    pub fn assert_no_leader(&self, request: u64) {
+        let refusal = self.refusal(request);
+        assert_eq!(refusal.outcome(), Outcome::Definite);
+        assert!(matches!(refusal, Refusal::NoLeader { .. }), "{refusal:?}");
+    }
+
+    /// The values of a read's answer, whether it is marked as local, and the index it was read at.
+    pub fn found(&self, request: u64) -> (Vec<Bytes>, bool, u64) {
+        match self.answer(request) {
+            Some(Response::Range {
+                result,
+                applied,
+                local,
+            }) => {
+                let values = result.items.iter().map(|item| item.value.clone());
+                (values.collect(), *local, *applied)
+            }
+            other => panic!("request {request} found nothing, but {other:?}"),
+        }
+    }
+
+    /// What the store of a node holds under a key.
+    pub fn value(&self, id: u64, key: &str) -> Option<Bytes> {
+        let query = RangeQuery::key(key.to_owned());
+        let found = self.node(id).driver.store().query(&query);
+        found.items.first().map(|item| item.value.clone())
+    }
+
+    /// Answers the outstanding snapshot order of a node.
+    pub fn snapshot_written(&mut self, id: u64, oldest_kept: Option<EntryId>) -> SnapshotMeta {
+        let member = self.node_mut(id);
+        member.writing -= 1;
+        let meta = member.orders.last().unwrap().meta.clone();
+        let written = WrittenSnapshot {
+            oldest_kept: oldest_kept.unwrap_or(meta.id),
+            meta: meta.clone(),
+        };
+        self.handle(id, Event::SnapshotWritten(Some(written)));
+        self.turn(id);
+        meta
+    }
+
+    /// A snapshot of what `of` holds, as it would be staged at `to` out of the message `envelope`.
+    pub fn stage(of: &SnapshotOrder, ticket: u64, from: u64, to: u64, term: Term) -> Event {
+        let context = SnapshotContext {
+            term: of.meta.id.term.0,
+            configuration: of.meta.configuration.encode().into(),
+            configuration_index: of.meta.configuration_index.0,
+            members: Vec::new(),
+            cluster: CLUSTER,
+            cluster_version: 1,
+        };
+        let header = SnapshotHeader::new(&of.view, context);
+        let envelope = Envelope {
+            from: NodeId(from),
+            to: NodeId(to),
+            term,
+            message: Message::InstallSnapshot(raft_core::InstallSnapshot {
+                meta: of.meta.clone(),
+            }),
+        };
+        Event::SnapshotStaged(Box::new(StagedSnapshot {
+            ticket,
+            envelope,
+            header,
+            store: of.view.clone(),
+        }))
+    }
+}
+
+/// A write as a client makes it.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub session: SessionRef,
+    pub sequence: u64,
+    pub command: Bytes,
+    pub crc: u32,
+    pub ticks: u64,
+}
+
+impl Write {
+    /// Without a session: never to be repeated.
+    pub fn bare(command: impl Into<Command>) -> Write {
+        let command = command.into().encode();
+        Write {
+            session: SessionRef::None,
+            sequence: 0,
+            crc: command_crc(&command),
+            command,
+            ticks: PATIENCE,
+        }
+    }
+
+    /// In the session of this name.
+    pub fn named(name: u128, sequence: u64, command: impl Into<Command>) -> Write {
+        Write {
+            session: SessionRef::Named(name),
+            sequence,
+            ..Write::bare(command)
+        }
+    }
+
+    pub fn within(self, ticks: u64) -> Write {
+        Write { ticks, ..self }
+    }
+
+    pub fn request(self) -> Request {
+        Request::Write {
+            session: self.session,
+            sequence: self.sequence,
+            done_below: u64::from(self.sequence > 0),
+            command: self.command,
+            crc: self.crc,
+            timeout_ms: u32::try_from(self.ticks * TICK_MS).unwrap(),
+        }
+    }
+}
+
+pub fn put(key: &str, value: &str) -> Op {
+    Op::Put {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        want_previous: false,
+    }
+}
+
+/// Adds one: it shows when a command ran twice.
+pub fn increment(key: &str) -> Op {
+    Op::Increment {
+        key: key.to_owned().into(),
+        by: 1,
+    }
+}
+
+pub fn is_append(packet: &Packet) -> bool {
+    matches!(packet.raft(), Some(Message::Append(_)))
+}
+
+pub fn is_accepted(packet: &Packet) -> bool {
+    matches!(
+        packet.raft(),
+        Some(Message::AppendResponse(
+            raft_core::AppendResponse::Accepted { .. }
+        ))
+    )
+}
+
+pub fn is_heartbeat(packet: &Packet) -> bool {
+    matches!(packet.raft(), Some(Message::Heartbeat(_)))
+}
+
+pub fn is_forward(packet: &Packet) -> bool {
+    matches!(packet.message, PeerMessage::Forward { .. })
+}
+
+pub fn is_reply(packet: &Packet) -> bool {
+    matches!(packet.message, PeerMessage::ForwardReply { .. })
+}
