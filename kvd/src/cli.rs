@@ -21,15 +21,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Verb,
-    /// What is logged: error, warn, info, debug, trace, or a filter like raft_net=debug.
-    #[arg(
-        long,
-        global = true,
-        env = "KVD_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    pub log: String,
+    /// What is logged: error, warn, info, debug, trace, or a filter like raft_net=debug. Default: info; of a demo: warn.
+    #[arg(long, global = true, env = "KVD_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
     /// How log lines look.
     #[arg(long, global = true, env = "KVD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,

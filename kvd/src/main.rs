@@ -15,7 +15,8 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(&cli.log, cli.log_format);
+    let filter = cli.log.as_deref().unwrap_or(default_filter(&cli.command));
+    start_logging(filter, cli.log_format);
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -23,6 +24,14 @@ fn main() -> ExitCode {
             eprintln!("{failure}");
             failure.code.into()
         }
+    }
+}
+
+/// A shell is easier to read without what its nodes have to say.
+fn default_filter(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Demo(_) | Verb::Dev(_) => "warn",
+        Verb::Run(_) | Verb::Join(_) | Verb::Config(_) | Verb::Version => "info",
     }
 }
 
