@@ -17,6 +17,7 @@
 mod admin;
 mod reads;
 mod snapshotting;
+mod space;
 mod status;
 mod writes;
 
@@ -209,7 +210,7 @@ pub struct Driver {
     writes: writes::Writes,
     reads: reads::Reads,
     snapshots: snapshotting::Snapshots,
-    space: writes::LogSpace,
+    space: space::LogSpace,
     facts: Facts,
     stopping: Option<Stopping>,
     /// [`Effect::Halt`] was said; nothing happens any more.
@@ -250,7 +251,7 @@ impl Driver {
             writes: writes::Writes::default(),
             reads: reads::Reads::default(),
             snapshots: snapshotting::Snapshots::new(node.storage().snapshot()),
-            space: writes::LogSpace::new(log),
+            space: space::LogSpace::new(log),
             facts: Facts::default(),
             stopping: None,
             halted: false,

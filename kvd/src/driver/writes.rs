@@ -11,18 +11,18 @@
 //! A ticket with a session may be sent again at any time, because the session table makes the repetition harmless. One
 //! without a session is sent again only when it is certain that the first attempt had no effect.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use raft_core::{Entry, LogIndex, NodeId, PersistId, Proposal, ProposeError, Term};
+use raft_core::{LogIndex, NodeId, Proposal, ProposeError, Term};
 
+use super::space::ENTRY_OVERHEAD_BYTES;
 use super::{ClientId, Driver};
 use crate::kv::auth::Principal;
 use crate::kv::command::{Command, command_crc};
 use crate::kv::envelope::{Envelope, SessionRef};
 use crate::kv::limits;
 use crate::kv::store::Applied;
-use crate::log_worker::LogReport;
 use crate::wire::client::{Outcome, Refusal, Response};
 use crate::wire::peer::{ForwardedWrite, PeerMessage};
 
@@ -31,9 +31,6 @@ const PROPOSE_BYTES_MAX: u64 = 4 << 20;
 
 /// How long opening a session may take; the request carries no time of its own.
 const OPEN_SESSION_TIMEOUT_MS: u32 = 5_000;
-
-/// What a write costs in the log beside its command, rounded up: local prefix, header, envelope and padding.
-const ENTRY_OVERHEAD_BYTES: u64 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct TicketId(u64);
@@ -111,62 +108,6 @@ pub(super) struct Writes {
     elected: (u64, u64),
 }
 
-/// Space in the log that was prepared and is not spoken for (a leader proposes nothing beyond it).
-#[derive(Debug)]
-pub(super) struct LogSpace {
-    prepared: u64,
-    /// Bytes that were proposed and are not part of a persist yet.
-    proposed: u64,
-    /// Bytes of each persist that the log has been given and has not reported yet.
-    spent: VecDeque<(PersistId, u64)>,
-    full: bool,
-}
-
-impl LogSpace {
-    pub(super) fn new(report: &LogReport) -> LogSpace {
-        LogSpace {
-            prepared: report.prepared_bytes,
-            proposed: 0,
-            spent: VecDeque::new(),
-            full: report.full,
-        }
-    }
-
-    pub(super) fn report(&mut self, report: &LogReport) {
-        self.prepared = report.prepared_bytes;
-        self.full = report.full;
-        let Some(persisted) = report.persisted else {
-            return;
-        };
-        while self.spent.front().is_some_and(|(id, _)| *id <= persisted) {
-            self.spent.pop_front();
-        }
-    }
-
-    fn propose(&mut self, bytes: u64) {
-        self.proposed += bytes;
-    }
-
-    /// Everything proposed so far is in this persist part, or was cut off again.
-    pub(super) fn spend(&mut self, id: PersistId, entries: &[Entry]) {
-        self.proposed = 0;
-        let bytes = entries
-            .iter()
-            .map(|entry| entry.payload.len() as u64 + ENTRY_OVERHEAD_BYTES)
-            .sum();
-        self.spent.push_back((id, bytes));
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.full
-    }
-
-    fn left(&self) -> u64 {
-        let spent: u64 = self.spent.iter().map(|(_, bytes)| bytes).sum();
-        self.prepared.saturating_sub(spent + self.proposed)
-    }
-}
-
 impl Driver {
     /// Takes a client's write, or refuses it before anything is sent.
     pub(super) fn handle_write(
@@ -240,7 +181,7 @@ impl Driver {
                 limit: self.options.waiting_bytes,
             });
         }
-        if self.is_leader() && self.space.full {
+        if self.is_leader() && self.space.is_full() {
             return Err(Refusal::NoSpace);
         }
         if command_crc(&write.command) != write.crc {
@@ -381,17 +322,19 @@ impl Driver {
             return;
         }
         let repeatable = ticket.is_repeatable();
-        match response {
-            Response::Refused(Refusal::NotLeader { .. } | Refusal::Stopping) => {
-                self.writes.not_before = self.now + 1;
-                self.writes.set_stage(id, Stage::Waiting);
-            }
+        let Response::Refused(refusal) = &response else {
+            self.finish(id, response);
+            return;
+        };
+        if matches!(refusal, Refusal::NotLeader { .. } | Refusal::Stopping) {
+            self.writes.not_before = self.now + 1;
+            self.writes.set_stage(id, Stage::Waiting);
+        } else if matches!(refusal, Refusal::OutcomeUnknown { .. }) && repeatable {
             // The leader was deposed, or could not reach a quorum; the next one may know.
-            Response::Refused(Refusal::OutcomeUnknown { .. }) if repeatable => {
-                self.writes.not_before = self.now + 1;
-                self.writes.doubt(id);
-            }
-            response => self.finish(id, response),
+            self.writes.not_before = self.now + 1;
+            self.writes.doubt(id);
+        } else {
+            self.finish(id, response);
         }
     }
 
@@ -497,7 +440,9 @@ impl Driver {
             };
             let response = match ticket.may_have_effect() {
                 true => unknown("no quorum has confirmed it in time; it may still take effect"),
-                false if self.is_leader() && self.space.full => Response::Refused(Refusal::NoSpace),
+                false if self.is_leader() && self.space.is_full() => {
+                    Response::Refused(Refusal::NoSpace)
+                }
                 false => Response::Refused(self.no_leader()),
             };
             self.finish(id, response);
@@ -592,10 +537,10 @@ fn honest(ticket: &Ticket, response: Response) -> Response {
 
 /// The answer to a request for a session.
 fn opened(response: Response) -> Response {
-    match response {
-        Response::Written { session, .. } => Response::SessionOpened { session },
-        response => response,
+    if let Response::Written { session, .. } = response {
+        return Response::SessionOpened { session };
     }
+    response
 }
 
 fn unknown(why: &str) -> Response {

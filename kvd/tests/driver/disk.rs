@@ -107,26 +107,29 @@ impl Disk {
 
     /// Whatever leaves a node must be true of its disk at that moment.
     pub fn check_promise(&self, envelope: &Envelope) {
-        let future = matches!(
+        if matches!(
             envelope.message,
             Message::PreVote(_) | Message::PreVoteResponse(VoteResponse { granted: true })
-        );
+        ) {
+            return;
+        }
         let known = self.hard_state;
         assert!(
-            future || envelope.term <= known.term,
+            envelope.term <= known.term,
             "{envelope} before its term is synced: {known}"
         );
-        let promised = match &envelope.message {
-            Message::AppendResponse(AppendResponse::Accepted { matched }) => *matched,
-            Message::SnapshotResponse(response) => response.matched,
-            Message::VoteResponse(VoteResponse { granted: true })
-                if known.term == envelope.term =>
-            {
-                assert_eq!(known.vote, Some(envelope.to), "{envelope} before the vote");
-                return;
-            }
-            _ => return,
-        };
+        if let Message::VoteResponse(VoteResponse { granted: true }) = envelope.message
+            && known.term == envelope.term
+        {
+            assert_eq!(known.vote, Some(envelope.to), "{envelope} before the vote");
+        }
+        let mut promised = LogIndex(0);
+        if let Message::AppendResponse(AppendResponse::Accepted { matched }) = envelope.message {
+            promised = matched;
+        }
+        if let Message::SnapshotResponse(response) = envelope.message {
+            promised = response.matched;
+        }
         assert!(
             promised <= self.last_ever,
             "{envelope}, but only {} is synced",

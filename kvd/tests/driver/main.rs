@@ -7,8 +7,13 @@
 )]
 
 mod disk;
+mod door;
 mod durability;
+mod ends;
 mod outcomes;
+mod reads;
+mod requests;
 mod sessions;
+mod snapshots;
 mod space;
 mod world;

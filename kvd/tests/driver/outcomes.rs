@@ -5,19 +5,19 @@ use kvd::wire::client::{Refusal, Response};
 use kvd::wire::peer::PeerMessage;
 use raft_core::{LogIndex, NodeId};
 
-use crate::world::{ET, World, Write, increment, is_forward, is_reply, put};
+use crate::world::{ET, Packet, World, Write, increment, is_forward, is_reply, put};
 
 const SESSION: u128 = 77;
 
 /// The number under which the only forward on the wire travels.
 fn forwarded(world: &World) -> u64 {
-    let mut forwards = world
-        .wire
-        .iter()
-        .filter_map(|packet| match &packet.message {
-            PeerMessage::Forward { request, .. } => Some(*request),
-            _ => None,
-        });
+    let request_of = |packet: &Packet| {
+        if let PeerMessage::Forward { request, .. } = packet.message {
+            return Some(request);
+        }
+        None
+    };
+    let mut forwards = world.wire.iter().filter_map(request_of);
     let request = forwards.next().expect("nothing was forwarded");
     assert_eq!(forwards.next(), None);
     request

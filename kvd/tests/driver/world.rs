@@ -8,8 +8,7 @@ use kvd::driver::{
     WrittenSnapshot,
 };
 use kvd::kv::auth::{Principal, Role};
-use kvd::kv::command::{Command, CommandResult, Op, RangeQuery, command_crc};
-use kvd::kv::envelope::SessionRef;
+use kvd::kv::command::{CommandResult, RangeQuery};
 use kvd::kv::limits::{CommandLimits, StoreLimits};
 use kvd::kv::snapshot::{SnapshotContext, SnapshotHeader};
 use kvd::kv::store::Store;
@@ -24,6 +23,9 @@ use raft_core::{
 };
 
 use crate::disk::Disk;
+pub use crate::requests::{
+    Packet, Write, increment, is_accepted, is_append, is_forward, is_heartbeat, is_reply, put,
+};
 
 pub const CLUSTER: u32 = 0xC0FF_EE00;
 /// Election timeout in ticks.
@@ -33,23 +35,6 @@ pub const PATIENCE: u64 = 200;
 pub const CLIENT: ClientId = ClientId(7);
 /// Nothing goes on for longer than this after one cause.
 const ROUNDS_MAX: usize = 1000;
-
-/// A message on its way.
-#[derive(Debug, Clone)]
-pub struct Packet {
-    pub from: u64,
-    pub to: u64,
-    pub message: PeerMessage,
-}
-
-impl Packet {
-    pub fn raft(&self) -> Option<&Message> {
-        match &self.message {
-            PeerMessage::Raft(envelope) => Some(&envelope.message),
-            _ => None,
-        }
-    }
-}
 
 /// One driver and everything outside it.
 pub struct Member {
@@ -578,93 +563,4 @@ impl World {
             store: of.view.clone(),
         }))
     }
-}
-
-/// A write as a client makes it.
-#[derive(Debug, Clone)]
-pub struct Write {
-    pub session: SessionRef,
-    pub sequence: u64,
-    pub command: Bytes,
-    pub crc: u32,
-    pub ticks: u64,
-}
-
-impl Write {
-    /// Without a session: never to be repeated.
-    pub fn bare(command: impl Into<Command>) -> Write {
-        let command = command.into().encode();
-        Write {
-            session: SessionRef::None,
-            sequence: 0,
-            crc: command_crc(&command),
-            command,
-            ticks: PATIENCE,
-        }
-    }
-
-    /// In the session of this name.
-    pub fn named(name: u128, sequence: u64, command: impl Into<Command>) -> Write {
-        Write {
-            session: SessionRef::Named(name),
-            sequence,
-            ..Write::bare(command)
-        }
-    }
-
-    pub fn within(self, ticks: u64) -> Write {
-        Write { ticks, ..self }
-    }
-
-    pub fn request(self) -> Request {
-        Request::Write {
-            session: self.session,
-            sequence: self.sequence,
-            done_below: u64::from(self.sequence > 0),
-            command: self.command,
-            crc: self.crc,
-            timeout_ms: u32::try_from(self.ticks * TICK_MS).unwrap(),
-        }
-    }
-}
-
-pub fn put(key: &str, value: &str) -> Op {
-    Op::Put {
-        key: key.to_owned().into(),
-        value: value.to_owned().into(),
-        want_previous: false,
-    }
-}
-
-/// Adds one: it shows when a command ran twice.
-pub fn increment(key: &str) -> Op {
-    Op::Increment {
-        key: key.to_owned().into(),
-        by: 1,
-    }
-}
-
-pub fn is_append(packet: &Packet) -> bool {
-    matches!(packet.raft(), Some(Message::Append(_)))
-}
-
-pub fn is_accepted(packet: &Packet) -> bool {
-    matches!(
-        packet.raft(),
-        Some(Message::AppendResponse(
-            raft_core::AppendResponse::Accepted { .. }
-        ))
-    )
-}
-
-pub fn is_heartbeat(packet: &Packet) -> bool {
-    matches!(packet.raft(), Some(Message::Heartbeat(_)))
-}
-
-pub fn is_forward(packet: &Packet) -> bool {
-    matches!(packet.message, PeerMessage::Forward { .. })
-}
-
-pub fn is_reply(packet: &Packet) -> bool {
-    matches!(packet.message, PeerMessage::ForwardReply { .. })
 }

@@ -1,0 +1,68 @@
+//! The space in the log that a leader may propose into.
+
+use std::collections::VecDeque;
+
+use raft_core::{Entry, PersistId};
+
+use crate::log_worker::LogReport;
+
+/// What a write costs in the log beside its command, rounded up: local prefix, header, envelope and padding.
+pub(super) const ENTRY_OVERHEAD_BYTES: u64 = 256;
+
+/// Space in the log that was prepared and is not spoken for (a leader proposes nothing beyond it).
+#[derive(Debug)]
+pub(super) struct LogSpace {
+    prepared: u64,
+    /// Bytes that were proposed and are not part of a persist yet.
+    proposed: u64,
+    /// Bytes of each persist that the log has been given and has not reported yet.
+    spent: VecDeque<(PersistId, u64)>,
+    full: bool,
+}
+
+impl LogSpace {
+    pub(super) fn new(report: &LogReport) -> LogSpace {
+        LogSpace {
+            prepared: report.prepared_bytes,
+            proposed: 0,
+            spent: VecDeque::new(),
+            full: report.full,
+        }
+    }
+
+    pub(super) fn report(&mut self, report: &LogReport) {
+        self.prepared = report.prepared_bytes;
+        self.full = report.full;
+        let Some(persisted) = report.persisted else {
+            return;
+        };
+        while self.spent.front().is_some_and(|(id, _)| *id <= persisted) {
+            self.spent.pop_front();
+        }
+    }
+
+    /// Bytes of proposals that the core has taken.
+    pub(super) fn propose(&mut self, bytes: u64) {
+        self.proposed += bytes;
+    }
+
+    /// Everything proposed so far is in this persist part, or was cut off again.
+    pub(super) fn spend(&mut self, id: PersistId, entries: &[Entry]) {
+        self.proposed = 0;
+        let bytes = entries
+            .iter()
+            .map(|entry| entry.payload.len() as u64 + ENTRY_OVERHEAD_BYTES)
+            .sum();
+        self.spent.push_back((id, bytes));
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// What may still be proposed.
+    pub(super) fn left(&self) -> u64 {
+        let spent: u64 = self.spent.iter().map(|(_, bytes)| bytes).sum();
+        self.prepared.saturating_sub(spent + self.proposed)
+    }
+}
