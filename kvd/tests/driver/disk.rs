@@ -1,10 +1,10 @@
 //! A disk that does nothing by itself, and knows what it has been told to keep.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use kvd::log_worker::{LogJob, LogReport};
 use raft_core::{
-    AppendResponse, EntryId, Envelope, HardState, LogIndex, Message, Persist, PersistId,
+    AppendResponse, Entry, EntryId, Envelope, HardState, LogIndex, Message, Persist, PersistId,
     VoteResponse,
 };
 
@@ -17,6 +17,8 @@ pub struct Disk {
     pub full: bool,
     pub purged: Vec<EntryId>,
     pub noted: Vec<LogIndex>,
+    /// What is on it.
+    pub entries: BTreeMap<LogIndex, Entry>,
     submitted: PersistId,
     hard_state: HardState,
     last: LogIndex,
@@ -31,6 +33,7 @@ impl Disk {
             full: false,
             purged: Vec::new(),
             noted: Vec::new(),
+            entries: BTreeMap::new(),
             submitted: PersistId(0),
             hard_state: HardState::default(),
             last: LogIndex(0),
@@ -81,8 +84,9 @@ impl Disk {
             if let Some(meta) = &persist.snapshot {
                 self.last = meta.id.index;
             }
-            if let Some(entry) = persist.entries.last() {
+            for entry in persist.entries {
                 self.last = entry.index;
+                self.entries.insert(entry.index, entry);
             }
             persisted = Some(persist.id);
         }

@@ -89,10 +89,12 @@ fn follower_stops_when_it_has_answered_and_takes_nothing_new() {
 fn follower_with_a_write_that_is_never_answered_stops_at_the_deadline() {
     let mut world = World::led_by_n1(3);
     world.silence(1, 2);
-    world.write(2, Write::bare(put("k", "v")));
+    world.write(2, Write::named(1, 1, put("k", "v")));
     world.turn(2);
     world.handle(2, Event::Shutdown);
-    world.tick(2, 4 * ET);
+    world.tick(2, 4 * ET - 1);
+    assert_eq!(world.node(2).stopped, 0);
+    world.tick(2, 1);
     assert_eq!(world.node(2).stopped, 1);
 }
 

@@ -1,7 +1,9 @@
 //! Honest outcomes: *failed* only if the write can never take effect, *unknown* otherwise.
 
 use kvd::driver::Event;
-use kvd::wire::client::{Refusal, Response};
+use kvd::kv::auth::{Principal, Role};
+use kvd::kv::command::OpResult;
+use kvd::wire::client::{Refusal, Request, Response};
 use kvd::wire::peer::PeerMessage;
 use raft_core::{LogIndex, NodeId};
 
@@ -239,22 +241,56 @@ fn reply_of_a_node_that_was_not_asked_is_ignored() {
 fn proposal_whose_place_another_entry_took_is_sent_again() {
     let mut world = World::led_by_n1(3);
     world.isolate(1);
-    let bare = world.write(1, Write::bare(increment("n")));
+    // The first one's place goes to a leader's empty entry, the second one's to another command.
+    let bare = [(); 2].map(|()| world.write(1, Write::bare(increment("n"))));
     world.settle();
     world.elect(2);
+    let other = world.write(2, Write::bare(put("k", "v")));
     world.run(2);
-    assert_eq!(world.node(2).driver.node().commit_index(), LogIndex(2));
-    world.run(2 * ET);
+    world.written(other);
+    assert_eq!(world.node(2).driver.node().commit_index(), LogIndex(3));
+    world.tick(1, 2 * ET);
     assert!(
-        world.is_unanswered(bare),
-        "nobody knows yet what n2 did at its index"
+        bare.iter().all(|write| world.is_unanswered(*write)),
+        "n1 does not know yet what n2 did there"
     );
     world.rejoin(1);
-    world.run(2);
-    world.written(bare);
-    for id in [1, 2, 3] {
-        assert_eq!(world.value(id, "n").unwrap(), "1");
+    world.run(2 * ET);
+    for (counted, write) in (1..).zip(bare) {
+        let OpResult::Incremented { value, .. } = world.written(write).results[0] else {
+            panic!("{:?}", world.answer(write));
+        };
+        assert_eq!(value, counted);
     }
+    for id in [1, 2, 3] {
+        assert_eq!(world.value(id, "n").unwrap(), "2");
+    }
+}
+
+/// n2 still takes n1 for the leader when n1 follows n3 already. If n1 passed the write on, n2 would not know where it went.
+#[test]
+fn deposed_leader_sends_forwarded_writes_back_and_does_not_pass_them_on() {
+    let mut world = World::led_by_n1(3);
+    world.node_mut(1).disk.prepared_bytes = 0;
+    world.look(1);
+    let write = world.write(2, Write::bare(increment("n")));
+    world.settle();
+    for from in [1, 3] {
+        world.hold(from, 2);
+    }
+    let admin = Principal::new(Role::Admin, "root");
+    let to = Some("n3".into());
+    world.ask_as(1, admin, Request::TransferLeader { to });
+    world.settle();
+    world.tick(3, 1);
+    world.settle();
+    assert_eq!(world.node(1).driver.leader(), Some(NodeId(3)));
+    assert!(world.wire.iter().any(|p| is_reply(p) && p.from == 1));
+    assert_eq!(world.value(3, "n"), None);
+    world.release();
+    world.run(3);
+    world.written(write);
+    assert_eq!(world.value(3, "n").unwrap(), "1");
 }
 
 /// n1 proposes 2..=4 in term 1, and only n2 gets them. n3, elected by n4 and n5, overwrites n1's log by 2@2; then n1, elected by

@@ -3,7 +3,7 @@
 use kvd::driver::{Event, SnapshotOrder};
 use kvd::kv::auth::{Principal, Role};
 use kvd::wire::client::Request;
-use raft_core::{EntryId, LogIndex, Message, NodeId, Storage as _, Term};
+use raft_core::{EntryId, FetchPurpose, LogIndex, Message, NodeId, Storage as _, Term};
 
 use crate::world::{World, Write, increment, is_accepted, put};
 
@@ -275,4 +275,36 @@ fn snapshot_that_was_ordered_before_another_was_installed_does_not_set_anything_
         at(2)
     );
     assert_eq!(world.node(3).disk.purged, []);
+}
+
+/// What is not in memory any more is read elsewhere, and what was purged meanwhile is replaced by a snapshot.
+#[test]
+fn follower_far_behind_is_sent_what_was_read_from_the_log() {
+    let mut world = World::led_by_n1(3);
+    world.run(1);
+    world.isolate(3);
+    let large = "x".repeat(600 << 10);
+    for _ in 0..4 {
+        write(&mut world, 1, &large);
+    }
+    world.rejoin(3);
+    world.run(2);
+    let fetch = world
+        .node_mut(1)
+        .fetches
+        .pop()
+        .expect("it is not in memory");
+    assert_eq!(fetch.purpose, FetchPurpose::Peer(NodeId(3)));
+    let failed = Event::Fetched {
+        fetch: fetch.clone(),
+        entries: None,
+    };
+    world.handle(1, failed);
+    world.run(2);
+    let fetch = world.node_mut(1).fetches.pop().expect("it asks again");
+    let range = world.node(1).disk.entries.range(fetch.range.clone());
+    let entries = Some(range.map(|(_, entry)| entry.clone()).collect());
+    world.handle(1, Event::Fetched { fetch, entries });
+    world.run(2);
+    assert_eq!(world.value(3, "k").unwrap(), large);
 }

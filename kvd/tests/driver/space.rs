@@ -54,6 +54,16 @@ fn leader_proposes_only_within_the_prepared_space_and_goes_on_with_more() {
     assert_eq!(world.node(1).disk.queued_entries(), 41 - proposed);
     world.sync(1);
     assert_eq!(answered(&world), 40);
+
+    world.node_mut(1).disk.prepared_bytes = 4000;
+    world.look(1);
+    many(&mut world, 1, 100);
+    world.settle();
+    assert_eq!(
+        world.node(1).disk.queued_entries(),
+        1,
+        "what is synced is not counted again"
+    );
 }
 
 #[test]
@@ -184,6 +194,13 @@ fn too_many_waiting_bytes_are_refused() {
     assert_eq!(refused.len(), 6, "four of them fit");
     for write in refused {
         assert!(matches!(world.refusal(*write), Refusal::Overloaded { .. }));
+    }
+    world.elect(1);
+    world.run(1);
+    let again = many(&mut world, 4, 1000);
+    world.settle();
+    for write in again {
+        world.written(write);
     }
 }
 
