@@ -193,6 +193,13 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
+    /// What of `range` can be read from a disk. A log refuses to read what it has not synced, so a
+    /// range that goes further gets nothing: n3 is far behind, n1 takes writes all the time and asks
+    /// its log for 7 to 900, of which 899 and 900 are on their way to the disk, again and again.
+    pub(crate) fn durable_part(&self, range: Range<LogIndex>) -> Range<LogIndex> {
+        range.start..range.end.min(self.unstable.first())
+    }
+
     pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
         self.unstable.append(entries);
     }
@@ -333,7 +340,7 @@ impl<S: Storage> RaftLog<S> {
             }
             Err(StorageError::Later) => {
                 self.applying.fetching = Some(range.start);
-                Committed::Fetch(range)
+                Committed::Fetch(self.durable_part(range))
             }
             Err(error @ (StorageError::Compacted | StorageError::Unavailable)) => {
                 panic!("entries {range:?} are committed and not applied: {error}")

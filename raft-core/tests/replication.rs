@@ -507,6 +507,30 @@ fn fetched_entries_that_are_not_ours_any_more_are_ignored() {
     assert_eq!(cluster.status(id(1)).applied, index(3));
 }
 
+/// A log reads only what it has synced, and a leader under load always has more than that.
+#[test]
+fn fetch_ends_where_the_disk_does() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.isolated.insert(id(3));
+    cluster.propose(id(1), &["a", "b"]).unwrap();
+    cluster.settle();
+    cluster.isolated.clear();
+    cluster.node(id(1)).storage_mut().evict_below(index(10));
+    cluster.propose(id(1), &["c"]).unwrap();
+    cluster.pump(id(1));
+    assert_eq!(cluster.status(id(1)).persisted, index(3));
+    cluster.node(id(1)).on_unreachable(id(3));
+    cluster.pump(id(1));
+    cluster.deliver_matching(|_| true);
+    cluster.deliver_matching(|_| true);
+    let fetches = std::mem::take(&mut cluster.member(id(1)).fetches);
+    let fetch = fetches.first().expect("n3 needs what is not in memory");
+    assert_eq!(fetch.purpose, FetchPurpose::Peer(id(3)));
+    assert_eq!(fetch.range.end, index(4), "{fetch}");
+}
+
 /// A configuration is in force when it is appended, and out of force when it is truncated; also
 /// across a restart.
 #[test]

@@ -46,7 +46,7 @@ impl Leader {
                 let max_bytes = core.config.max_append_bytes;
                 core.outbox.fetches.push(Fetch {
                     purpose: FetchPurpose::Peer(peer),
-                    range,
+                    range: core.log.durable_part(range),
                     max_bytes,
                 });
                 false
