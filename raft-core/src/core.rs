@@ -6,8 +6,8 @@ use crate::outbox::{Durable, Outbox};
 use crate::persistence::Persistence;
 use crate::rng::Rng;
 use crate::{
-    Config, Envelope, Event, HardState, LogIndex, Message, NodeId, ReadError, ReadId, Storage,
-    Term, VoteRefusal, VoteRequest, VoteResponse,
+    Config, Configuration, Envelope, Event, HardState, LogIndex, Message, NodeId, ReadError,
+    ReadId, Storage, Term, VoteRefusal, VoteRequest, VoteResponse,
 };
 
 /// State and output that all roles share. Roles change it, but only the transitions in `role.rs`
@@ -231,6 +231,12 @@ impl<S: Storage> Core<S> {
         if self.membership.truncate(from) {
             self.announce_configuration();
         }
+    }
+
+    /// A configuration is in force from the moment it is appended.
+    pub(crate) fn follow_configuration(&mut self, index: LogIndex, configuration: Configuration) {
+        self.membership.append(index, configuration);
+        self.announce_configuration();
     }
 
     pub(crate) fn announce_configuration(&mut self) {

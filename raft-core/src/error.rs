@@ -254,6 +254,84 @@ pub enum ProposeError {
     Malformed,
 }
 
+/// Why [`Node::plan_configuration`](crate::Node::plan_configuration) or
+/// [`Node::propose_configuration`](crate::Node::propose_configuration) refuses. Definite: the change
+/// will never take effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// Ask the leader.
+    #[error("not the leader of {term}")]
+    NotLeader {
+        /// Who leads, if known.
+        leader: Option<NodeId>,
+        /// The current term.
+        term: Term,
+    },
+    /// The leadership is being handed over; ask again in a moment.
+    #[error("leadership is being transferred to {to}")]
+    Transferring {
+        /// Who takes over.
+        to: NodeId,
+    },
+    /// No entry of this leader's term is committed yet; ask again in a moment.
+    #[error("{first} of the leader's own term is not committed yet")]
+    OwnTermUncommitted {
+        /// The entry that must be committed first.
+        first: EntryId,
+    },
+    /// The change before this one is not committed; ask again when it is.
+    #[error("the change of {index} is not committed yet")]
+    InProgress {
+        /// Where it was appended.
+        index: LogIndex,
+    },
+    /// The joint configuration must be left first.
+    #[error("a joint configuration is to be left first")]
+    Joint,
+    /// There is no joint configuration to leave.
+    #[error("no joint configuration is in force")]
+    NotJoint,
+    /// A learner that lacks so much would hold up the cluster as a voter.
+    #[error("{learner} holds the log up to {matched} of {last}")]
+    Behind {
+        /// The learner.
+        learner: NodeId,
+        /// What it acknowledged.
+        matched: LogIndex,
+        /// Last index of the leader.
+        last: LogIndex,
+    },
+    /// A learner that waits for a snapshot does not become a voter.
+    #[error("a snapshot is on the way to {0}")]
+    SnapshotPending(NodeId),
+    /// Only a node that is no member can be added.
+    #[error("{0} is a member already")]
+    AlreadyMember(NodeId),
+    /// Only a member can be removed.
+    #[error("{0} is no member")]
+    NotMember(NodeId),
+    /// Only a learner can be promoted.
+    #[error("{0} is no learner")]
+    NotLearner(NodeId),
+    /// Only a voter can be demoted.
+    #[error("{0} is no voter")]
+    NotVoter(NodeId),
+    /// One request can do one thing to a node.
+    #[error("{0} is named twice")]
+    NamedTwice(NodeId),
+    /// The change changes nothing.
+    #[error("nothing would change")]
+    Unchanged,
+    /// The resulting configuration could not work, or the payload is none.
+    #[error("{0}")]
+    Configuration(ConfigurationError),
+    /// The proposed configuration was not planned from the one in force: their quorums need not
+    /// have a member in common.
+    #[error("the configuration does not follow from the one in force")]
+    NotSuccessor,
+}
+
 /// Why [`Node::read_index`](crate::Node::read_index) refuses. Definite: nothing was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -54,6 +54,11 @@ pub enum Event {
         /// The configuration.
         configuration: Configuration,
     },
+    /// A leader knows that the configuration in force is committed: it will not be rolled back.
+    ConfigurationCommitted {
+        /// Where it was appended.
+        index: LogIndex,
+    },
     /// A leader changed the way it sends to a follower.
     PeerStateChanged {
         /// The follower.
@@ -126,6 +131,8 @@ pub enum Reason {
     },
     /// The leader heard no quorum for an election timeout.
     QuorumLost,
+    /// A configuration in which the leader does not vote is committed.
+    Removed,
 }
 
 /// Why a vote was refused.
@@ -177,6 +184,9 @@ impl fmt::Display for Event {
                 index,
                 configuration,
             } => write!(f, "{configuration} of {index}"),
+            Event::ConfigurationCommitted { index } => {
+                write!(f, "committed the configuration of {index}")
+            }
             Event::PeerStateChanged { peer, state } => write!(f, "{peer} is at {state}"),
             Event::SnapshotUnavailable { peer } => write!(f, "no snapshot for {peer}"),
             Event::SnapshotAccepted { meta } => write!(f, "installs {meta}"),
@@ -206,6 +216,7 @@ impl fmt::Display for Reason {
             Reason::HigherTerm { from } => write!(f, "higher term from {from}"),
             Reason::LeaderHeard { leader } => write!(f, "heard {leader}"),
             Reason::QuorumLost => f.write_str("quorum lost"),
+            Reason::Removed => f.write_str("no voter any more"),
         }
     }
 }

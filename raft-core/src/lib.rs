@@ -102,11 +102,11 @@ mod types;
 
 pub use config::Config;
 pub use error::{
-    ConfigError, ConfigurationError, MalformedAppend, ProposeError, ReadError, Rejected,
-    TransferError,
+    ChangeError, ConfigError, ConfigurationError, MalformedAppend, ProposeError, ReadError,
+    Rejected, TransferError,
 };
 pub use event::{Event, Reason, VoteRefusal};
-pub use membership::Configuration;
+pub use membership::{Configuration, ConfigurationChange, MemberChange};
 pub use message::{
     Append, AppendResponse, Envelope, Heartbeat, HeartbeatResponse, InstallSnapshot, Message,
     ReadIndex, ReadIndexResponse, RepairAnswer, RepairAsk, Repairing, SnapshotResponse,

@@ -1,8 +1,12 @@
 //! Configurations: who votes, who only learns, and since which entry.
 
+mod change;
+
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt;
+
+pub use self::change::{ConfigurationChange, MemberChange};
 
 use crate::quorum::JointQuorum;
 use crate::types::write_spaced;

@@ -9,11 +9,11 @@ use crate::outbox::Outbox;
 use crate::persistence::Persistence;
 use crate::read_index::Reader;
 use crate::rng::Rng;
-use crate::role::{Follower, Next, RoleState};
+use crate::role::{Follower, Leader, Next, RoleState};
 use crate::{
-    Config, ConfigError, Configuration, Entry, EntryId, Fetch, FetchPurpose, InitialState,
-    LogIndex, NodeId, Persist, PersistId, Proposal, ProposeError, ReadError, ReadId, Ready, Reason,
-    Role, SnapshotOutcome, Status, Storage, Term, TransferError,
+    ChangeError, Config, ConfigError, Configuration, ConfigurationChange, Entry, EntryId, Fetch,
+    FetchPurpose, InitialState, LogIndex, NodeId, Persist, PersistId, Proposal, ProposeError,
+    ReadError, ReadId, Ready, Reason, Role, SnapshotOutcome, Status, Storage, Term, TransferError,
 };
 
 /// One member of a cluster.
@@ -91,6 +91,83 @@ impl<S: Storage> Node<S> {
                     term: self.core.term(),
                 })
             }
+        }
+    }
+
+    /// The configuration that a change leads to next, for the caller to encode, checksum and
+    /// [propose](Node::propose_configuration) in the same turn.
+    ///
+    /// If more than one voter comes or goes this is a joint configuration (thesis 4.3), which is to
+    /// be left as soon as it is committed: see [`pending_leave`](Node::pending_leave).
+    ///
+    /// # Errors
+    /// If this node cannot make the change, or not now.
+    pub fn plan_configuration(
+        &self,
+        change: &ConfigurationChange,
+    ) -> Result<Configuration, ChangeError> {
+        let planned = self.core.membership.current().changed(change);
+        let leader = self.leading().ok_or_else(|| self.cannot_change())?;
+        leader.check_may_change(&self.core)?;
+        let planned = planned?;
+        leader.check_promoted(&self.core, &planned)?;
+        Ok(planned)
+    }
+
+    /// The configuration that ends the joint one in force, to be proposed as a planned one is. For
+    /// changes without `auto_leave`.
+    ///
+    /// # Errors
+    /// If no joint configuration is in force and committed, or this node cannot end it.
+    pub fn plan_leave(&self) -> Result<Configuration, ChangeError> {
+        let leader = self.leading().ok_or_else(|| self.cannot_change())?;
+        leader.check_may_change(&self.core)?;
+        let left = self.core.membership.current().left();
+        left.ok_or(ChangeError::NotJoint)
+    }
+
+    /// The configuration that ends the joint one in force, if this leader should propose it now on
+    /// its own: the change asked for that, and the joint configuration is committed.
+    ///
+    /// The core does not append this entry itself, because each configuration entry carries its
+    /// whole content, and the checksum is the caller's business. So ask here after each turn, and
+    /// propose what comes. The answer follows from the log alone: whoever leads next is asked to do
+    /// what the last leader did not.
+    pub fn pending_leave(&self) -> Option<Configuration> {
+        let wanted = self.core.membership.current().auto_leave;
+        self.plan_leave().ok().filter(|_| wanted)
+    }
+
+    /// Appends an encoded configuration, which is in force from now on (thesis 4.1). It is
+    /// committed as any other entry, by its own rules, and may be lost with this leadership; the
+    /// configuration before is then in force again.
+    ///
+    /// A leader that is no voter afterwards goes on until the entry is committed, without counting
+    /// itself, and then steps down (thesis 4.2.2).
+    ///
+    /// # Errors
+    /// Definite: the change will never take effect.
+    pub fn propose_configuration(&mut self, proposal: Proposal) -> Result<EntryId, ChangeError> {
+        let refused = self.cannot_change();
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.propose_configuration(&mut self.core, proposal),
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                Err(refused)
+            }
+        }
+    }
+
+    fn leading(&self) -> Option<&Leader> {
+        match &self.role {
+            RoleState::Leader(leader) => Some(leader),
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
+        }
+    }
+
+    fn cannot_change(&self) -> ChangeError {
+        ChangeError::NotLeader {
+            leader: self.leader(),
+            term: self.core.term(),
         }
     }
 
@@ -290,10 +367,7 @@ impl<S: Storage> Node<S> {
     /// A plain view of this node.
     pub fn status(&self) -> Status {
         let core = &self.core;
-        let leader = match &self.role {
-            RoleState::Leader(leader) => Some(leader),
-            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => None,
-        };
+        let leader = self.leading();
         Status {
             id: core.id(),
             role: self.role.role(),

@@ -70,6 +70,15 @@ impl Progress {
         }
     }
 
+    /// A follower that has just become a member. It counts as heard, or a leader that adds two
+    /// voters to three could miss its quorum before it had a chance to reach them.
+    pub(crate) fn of_new_member(next: LogIndex) -> Progress {
+        Progress {
+            recently_active: true,
+            ..Progress::new(next)
+        }
+    }
+
     pub(crate) fn state(&self) -> PeerState {
         match &self.state {
             State::Probe { .. } => PeerState::Probe,

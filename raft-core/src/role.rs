@@ -3,7 +3,9 @@
 mod candidate;
 mod follower;
 mod leader;
+mod membership;
 mod replication;
+mod transfer;
 
 use alloc::boxed::Box;
 
@@ -238,7 +240,7 @@ impl<S: Storage> Node<S> {
             RoleState::Candidate(candidate) => candidate.on_durable(&self.core),
             RoleState::Leader(leader) => {
                 leader.maybe_commit(&mut self.core);
-                Next::Stay
+                leader.after_commit(&mut self.core)
             }
         };
         self.apply_next(next);

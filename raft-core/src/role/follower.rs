@@ -221,8 +221,7 @@ fn append_entries<S: Storage>(core: &mut Core<S>, entries: Vec<Entry>) {
         .filter(|entry| entry.kind == EntryKind::Configuration)
     {
         let configuration = Configuration::decode(&entry.payload).expect("checked at the gate");
-        core.membership.append(entry.index, configuration);
-        core.announce_configuration();
+        core.follow_configuration(entry.index, configuration);
     }
     core.log.append(entries);
 }

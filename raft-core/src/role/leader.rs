@@ -4,13 +4,14 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::Next;
+use super::transfer::Transfer;
 use crate::core::Core;
 use crate::progress::Progress;
 use crate::read_index::{ReadRounds, Reader};
 use crate::{
     AppendResponse, Entry, EntryId, EntryKind, Event, Heartbeat, HeartbeatResponse, LogIndex,
     Message, NodeId, PeerState, PeerStatus, Proposal, ProposeError, ReadError, ReadId, ReadIndex,
-    ReadIndexResponse, Reason, Rejected, SnapshotOutcome, Storage, TransferError,
+    ReadIndexResponse, Reason, Rejected, SnapshotOutcome, Storage,
 };
 
 /// What only a leader knows.
@@ -19,21 +20,13 @@ pub(crate) struct Leader {
     /// All other members.
     pub(super) peers: BTreeMap<NodeId, Progress>,
     /// The first entry of this term, a no-op. Once it is committed, so is everything before it.
-    first_of_term: EntryId,
+    pub(super) first_of_term: EntryId,
     heartbeat_elapsed: u32,
-    transfer: Option<Transfer>,
+    pub(super) transfer: Option<Transfer>,
     uncommitted: Uncommitted,
     reads: ReadRounds,
     /// Something may be sent: set by whatever could change that, cleared by [`Leader::flush`].
     pub(super) needs_flush: bool,
-}
-
-/// A leader transfer under way (thesis 3.10).
-#[derive(Clone, Copy, Debug)]
-struct Transfer {
-    to: NodeId,
-    elapsed: u32,
-    asked: bool,
 }
 
 /// What was proposed in this leadership and is not committed.
@@ -105,7 +98,7 @@ impl Leader {
                 unreachable!("handled at the gate")
             }
         }
-        Ok(Next::Stay)
+        Ok(self.after_commit(core))
     }
 
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
@@ -211,6 +204,12 @@ impl Leader {
         if core.log.committed() < self.first_of_term.index {
             core.event(Event::OwnTermCommitted {
                 id: self.first_of_term,
+            });
+        }
+        let configuration_index = core.membership.current_index();
+        if (core.log.committed().next()..=reached).contains(&configuration_index) {
+            core.event(Event::ConfigurationCommitted {
+                index: configuration_index,
             });
         }
         core.log.commit_to(reached);
@@ -336,81 +335,6 @@ impl Leader {
     }
 }
 
-/// Leader transfer.
-impl Leader {
-    pub(crate) fn transfer_target(&self) -> Option<NodeId> {
-        self.transfer.map(|transfer| transfer.to)
-    }
-
-    pub(crate) fn begin_transfer<S: Storage>(
-        &mut self,
-        core: &mut Core<S>,
-        to: Option<NodeId>,
-    ) -> Result<NodeId, TransferError> {
-        if let Some(transfer) = self.transfer {
-            return Err(TransferError::InProgress { to: transfer.to });
-        }
-        let to = match to {
-            Some(to) => to,
-            None => self
-                .best_successor(core)
-                .ok_or(TransferError::NoCandidate)?,
-        };
-        if !core.membership.current().is_voter(to) || to == core.id() {
-            return Err(TransferError::NotVoter { to });
-        }
-        self.transfer = Some(Transfer {
-            to,
-            elapsed: 0,
-            asked: false,
-        });
-        core.event(Event::TransferStarted { to });
-        self.needs_flush = true;
-        self.maybe_hand_over(core, to);
-        Ok(to)
-    }
-
-    /// The voter in reach that has the most of our log.
-    fn best_successor<S: Storage>(&self, core: &Core<S>) -> Option<NodeId> {
-        let voters = self
-            .peers
-            .iter()
-            .filter(|(peer, _)| core.membership.current().is_voter(**peer));
-        let in_reach = voters.filter(|(_, progress)| progress.is_in_reach());
-        in_reach
-            .max_by_key(|(_, progress)| progress.matched)
-            .map(|(peer, _)| *peer)
-    }
-
-    /// Asks the target to campaign as soon as it has our whole log: before, nobody would vote for
-    /// it.
-    fn maybe_hand_over<S: Storage>(&mut self, core: &mut Core<S>, peer: NodeId) {
-        let Some(transfer) = &mut self.transfer else {
-            return;
-        };
-        let has_all = self
-            .peers
-            .get(&peer)
-            .is_some_and(|progress| progress.matched == core.log.last_index());
-        if transfer.to == peer && has_all && !transfer.asked {
-            transfer.asked = true;
-            core.send(peer, Message::TimeoutNow);
-        }
-    }
-
-    /// A target that does not take over in time is given up: nothing can be proposed meanwhile.
-    fn tick_transfer<S: Storage>(&mut self, core: &mut Core<S>) {
-        let Some(transfer) = &mut self.transfer else {
-            return;
-        };
-        transfer.elapsed += 1;
-        if transfer.elapsed >= core.config.election_timeout_ticks {
-            core.event(Event::TransferAborted { to: transfer.to });
-            self.transfer = None;
-        }
-    }
-}
-
 /// Linearizable reads.
 impl Leader {
     pub(crate) fn read_index<S: Storage>(
@@ -461,7 +385,7 @@ impl Leader {
     }
 
     /// Answers the reads of all rounds that a quorum, this node included, has confirmed.
-    fn answer_confirmed_reads<S: Storage>(&mut self, core: &mut Core<S>) {
+    pub(super) fn answer_confirmed_reads<S: Storage>(&mut self, core: &mut Core<S>) {
         let (own, newest) = (core.id(), self.reads.newest());
         let acked = |voter| match self.peers.get(&voter) {
             Some(progress) => progress.acked_round,
