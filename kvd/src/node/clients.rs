@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_net::{FrameReceiver, FrameSender};
+use raft_net::{FrameError, FrameReceiver, FrameSender};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -17,6 +17,10 @@ use crate::wire::client::{RequestFrame, ResponseFrame};
 /// Requests of one connection that may be unanswered; beyond it the connection is not read, which is back-pressure that the
 /// client feels through the stream's window.
 const IN_FLIGHT_MAX: usize = 4096;
+
+/// Bytes of answers that are encoded before they are written. A client that asks for much and reads nothing costs this and
+/// one answer more; what waits behind shares its bytes with the store.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// Where the answers of each client go.
 #[derive(Default)]
@@ -127,26 +131,102 @@ async fn read_requests<R: AsyncRead + Unpin>(
     }
 }
 
+/// Writes answers until the node lets go of the client or the client cannot be reached.
 async fn write_answers<W: AsyncWrite + Unpin>(
     mut sender: FrameSender<W>,
     mut answers: mpsc::UnboundedReceiver<ResponseFrame>,
     permits: Arc<Semaphore>,
 ) {
+    if let Err(error) = write_all(&mut sender, &mut answers, &permits).await {
+        tracing::debug!(%error, "client went away before its answers");
+    }
+    // The reader may wait for a permit, and none comes back any more: it would wait for ever, and the node never hear that
+    // the client is gone.
+    permits.close();
+}
+
+async fn write_all<W: AsyncWrite + Unpin>(
+    sender: &mut FrameSender<W>,
+    answers: &mut mpsc::UnboundedReceiver<ResponseFrame>,
+    permits: &Semaphore,
+) -> Result<(), FrameError> {
     let mut batch: Vec<Bytes> = Vec::new();
     while let Some(first) = answers.recv().await {
-        batch.push(first.encode());
-        while let Ok(next) = answers.try_recv() {
-            batch.push(next.encode());
+        let mut next = Some(first);
+        let mut bytes = 0;
+        while let Some(answer) = next {
+            let frame = answer.encode();
+            bytes += frame.len();
+            batch.push(frame);
+            next = (bytes < WRITE_BYTES)
+                .then(|| answers.try_recv().ok())
+                .flatten();
         }
+        sender.send_all(&batch).await?;
         permits.add_permits(batch.len());
-        if let Err(error) = sender.send_all(&batch).await {
-            tracing::debug!(%error, "client went away before its answers");
-            return;
-        }
         batch.clear();
     }
     // The node lets go of the client: what was written must arrive before the connection closes.
-    if let Err(error) = sender.finish().await {
-        tracing::debug!(%error, "client went away before its answers");
+    sender.finish().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::auth::Role;
+    use crate::wire::client::{Request, Response};
+
+    const FRAME_BYTES: usize = 1 << 20;
+
+    #[tokio::test]
+    async fn client_with_a_full_window_is_let_go_when_its_answers_cannot_be_written() {
+        let (theirs, requests) = tokio::io::duplex(FRAME_BYTES);
+        let (answers, nobody) = tokio::io::duplex(64);
+        drop(nobody);
+        let (inbox, mut events) = mpsc::channel(2 * IN_FLIGHT_MAX);
+        let mut clients = Clients::default();
+        let newcomer = NewClient {
+            principal: Principal::new(Role::Client, "app"),
+            receiver: FrameReceiver::new(requests, FRAME_BYTES),
+            sender: FrameSender::new(answers, FRAME_BYTES),
+        };
+        clients.serve(newcomer, inbox);
+        let frame = |id| {
+            let body = Request::Status;
+            RequestFrame { id, body }.encode()
+        };
+        let frames: Vec<Bytes> = (0..=IN_FLIGHT_MAX as u64).map(frame).collect();
+        let mut theirs = FrameSender::new(theirs, FRAME_BYTES);
+        theirs.send_all(&frames).await.unwrap();
+        let mut last = None;
+        for _ in 0..IN_FLIGHT_MAX {
+            match events.recv().await {
+                Some(Event::Request { client, .. }) => last = Some(client),
+                other => panic!("{other:?}"),
+            }
+        }
+        let body = Response::Done;
+        clients.answer(last.unwrap(), ResponseFrame { id: 0, body });
+        let gone = tokio::time::timeout(Duration::from_secs(30), events.recv()).await;
+        assert!(matches!(gone, Ok(Some(Event::ClientGone(_)))), "{gone:?}");
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_reads_are_not_encoded_ahead() {
+        let (answers, _unread) = tokio::io::duplex(64);
+        let (outlet, mut waiting) = mpsc::unbounded_channel();
+        let why = "x".repeat(WRITE_BYTES / 4);
+        for id in 0..100 {
+            let why = why.clone();
+            let body = Response::Refused(crate::wire::client::Refusal::BadRequest { why });
+            outlet.send(ResponseFrame { id, body }).unwrap();
+        }
+        let permits = Semaphore::new(0);
+        let mut sender = FrameSender::new(answers, FRAME_BYTES);
+        let writing = write_all(&mut sender, &mut waiting, &permits);
+        let stuck = tokio::time::timeout(Duration::from_millis(50), writing).await;
+        assert!(stuck.is_err(), "{stuck:?}");
+        assert!(waiting.len() >= 95, "{} are left", waiting.len());
+        assert_eq!(permits.available_permits(), 0, "nothing was delivered");
     }
 }
