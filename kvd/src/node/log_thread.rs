@@ -7,10 +7,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use raft_log::Preparer;
+use raft_log::WalError;
 use raft_log::fs::OsFs;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::exit::{ExitCode, Failure};
 use crate::log_worker::{LogFailure, LogJob, LogReport, LogWorker};
 
 /// How long after the last append the lazy control slot is synced. What is acknowledged does not depend on it; it bounds how
@@ -62,19 +63,22 @@ impl LogThread {
         reports: UnboundedSender<FromLog>,
     ) -> std::io::Result<LogThread> {
         let (orders, inbox) = channel();
-        let (spares, preparer) = start_preparer(worker.preparer(), orders.clone())?;
+        let preparer = worker.preparer();
+        let (spares, preparer) = start_preparer(move || preparer.prepare_spare(), orders.clone())?;
         // The tail may be all but full: a leader would have nothing it may propose into.
         let _ = spares.send(());
         let thread = std::thread::Builder::new()
             .name("kvd-log".into())
             .spawn(move || {
-                let result = Loop {
-                    worker,
-                    segment_bytes,
-                    reports: reports.clone(),
-                    spares,
-                }
-                .run(&inbox);
+                let result = run_guarded(
+                    Loop {
+                        worker,
+                        segment_bytes,
+                        reports: reports.clone(),
+                        spares,
+                    },
+                    &inbox,
+                );
                 if let Err(failure) = &result {
                     // The loop may be gone already when the process stops; then nobody needs to know.
                     let _ = reports.send(FromLog::Failed(failure.clone()));
@@ -110,6 +114,17 @@ impl LogThread {
         self.preparer.join().expect("the preparer does not panic");
         result
     }
+}
+
+/// Runs the loop. If its own state turns out wrong it fails like any other storage: without a log thread the node would go on
+/// as a leader that stores nothing.
+fn run_guarded(thread: Loop, inbox: &Receiver<Order>) -> Result<(), LogFailure> {
+    // Nothing of the loop is looked at afterwards.
+    let run = std::panic::AssertUnwindSafe(|| thread.run(inbox));
+    std::panic::catch_unwind(run).unwrap_or_else(|_| {
+        let what = "the log thread panicked";
+        Err(LogFailure(Failure::new(ExitCode::StorageIo, what)))
+    })
 }
 
 struct Loop {
@@ -181,27 +196,132 @@ impl Loop {
 
 /// Starts the thread that allocates and zeroes segments ahead of need, so that an append never waits for it.
 fn start_preparer(
-    preparer: Preparer<OsFs>,
+    prepare: impl FnMut() -> Result<bool, WalError> + Send + 'static,
     orders: Sender<Order>,
 ) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
     let (wanted, inbox) = channel::<()>();
     let thread = std::thread::Builder::new()
         .name("kvd-prepare".into())
-        .spawn(move || {
-            while inbox.recv().is_ok() {
-                while inbox.try_recv().is_ok() {}
-                match preparer.prepare_spare() {
-                    Ok(true) => {
-                        if orders.send(Order::Look).is_err() {
-                            return;
-                        }
-                    }
-                    // There was one already, or the log is as large as it may be. To look again would end up here again.
-                    Ok(false) => {}
-                    // The log itself refuses writes when it runs out of prepared space; this is only early notice.
-                    Err(error) => tracing::warn!(%error, "no segment could be prepared ahead"),
-                }
-            }
-        })?;
+        .spawn(move || prepare_when_wanted(prepare, &inbox, &orders))?;
     Ok((wanted, thread))
+}
+
+/// Prepares a segment whenever one is wanted, and tries again for as long as there is no space.
+///
+/// Nobody else would: a leader proposes only into prepared space, and without proposals the log has no work after which it
+/// could want a segment.
+fn prepare_when_wanted(
+    mut prepare: impl FnMut() -> Result<bool, WalError>,
+    inbox: &Receiver<()>,
+    orders: &Sender<Order>,
+) {
+    let mut full = false;
+    loop {
+        let wanted = match full {
+            true => inbox.recv_timeout(FULL_RETRY_DELAY),
+            false => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        if let Err(RecvTimeoutError::Disconnected) = wanted {
+            return;
+        }
+        while inbox.try_recv().is_ok() {}
+        let look = match prepare() {
+            Ok(made) => {
+                full = false;
+                // Without one there is enough, or the log is as large as it may be: to look again would end up here again.
+                made
+            }
+            Err(error @ WalError::NoSpace { .. }) => {
+                if !full {
+                    tracing::warn!(%error, "no segment could be prepared ahead");
+                }
+                full = true;
+                false
+            }
+            // The log is not to be used any more; its own thread says so when it looks.
+            Err(error) => {
+                tracing::error!(%error, "no segment could be prepared ahead");
+                full = false;
+                true
+            }
+        };
+        if look && orders.send(Order::Look).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raft_core::{Persist, PersistId};
+    use raft_log::{Binding, Options, Wal};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn space_that_returns_is_noticed_without_any_work() {
+        let mut tries = 0;
+        let prepare = move || {
+            tries += 1;
+            match tries {
+                1 | 2 => Err(WalError::NoSpace {
+                    needed: 1,
+                    available: 0,
+                }),
+                _ => Ok(true),
+            }
+        };
+        let (orders, looks) = channel();
+        let (wanted, thread) = start_preparer(prepare, orders).unwrap();
+        wanted.send(()).unwrap();
+        assert!(matches!(looks.recv_timeout(DEADLINE), Ok(Order::Look)));
+        drop(wanted);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn failed_preparation_makes_the_log_look_at_once() {
+        let (orders, looks) = channel();
+        let (wanted, thread) = start_preparer(|| Err(WalError::Poisoned), orders).unwrap();
+        wanted.send(()).unwrap();
+        assert!(matches!(looks.recv_timeout(DEADLINE), Ok(Order::Look)));
+        drop(wanted);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn log_thread_that_panics_is_a_failure_of_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let binding = Binding {
+            cluster: 1,
+            node: 1,
+        };
+        let options = Options {
+            segment_bytes: 64 << 10,
+            max_bytes: 1 << 20,
+            reserve_bytes: 0,
+            ..Options::default()
+        };
+        let log = dir.path().join("log");
+        Wal::create(&OsFs, &log, binding, &options).unwrap();
+        let (wal, _) = Wal::open(&OsFs, &log, binding, options).unwrap();
+        let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let thread = LogThread::start(LogWorker::new(wal), 64 << 10, reports).unwrap();
+        let part = |id| {
+            LogJob::Persist(Persist {
+                id: PersistId(id),
+                hard_state: None,
+                snapshot: None,
+                entries: Vec::new(),
+            })
+        };
+        thread.push(part(2));
+        thread.push(part(1));
+        let failed = std::iter::from_fn(|| told.blocking_recv())
+            .any(|said| matches!(said, FromLog::Failed(_)));
+        assert!(failed);
+        assert!(thread.abandon().is_err());
+    }
 }
