@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use raft_log::fs::OsFs;
 use raft_net::{Admission, Hello, Refusal};
+use tokio::sync::Mutex;
 
 use crate::identity::{Identity, Seen};
 
@@ -33,13 +34,12 @@ impl Admission for Durable {
         let identity = self.identity.clone();
         let (node, counter, boot) = (hello.node, hello.boot_counter, hello.boot_id);
         Box::pin(async move {
+            // Waited for here and not on the other thread: while a disk hangs, peers dial again and again, and each attempt
+            // would keep one more thread, until none is left to read the log and snapshots.
+            let mut identity = identity.lock_owned().await;
             // It may sync, so it runs elsewhere than on the network's thread.
-            let seen = tokio::task::spawn_blocking(move || {
-                identity
-                    .lock()
-                    .expect("no holder panics")
-                    .record_seen(node, counter, boot)
-            });
+            let seen =
+                tokio::task::spawn_blocking(move || identity.record_seen(node, counter, boot));
             match seen.await.expect("recording an incarnation does not panic") {
                 Ok(Seen::Admitted) => Ok(()),
                 Ok(Seen::Stale { counter, boot_id }) => Err(Refusal::StaleIncarnation {
