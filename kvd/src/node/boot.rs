@@ -22,9 +22,9 @@ const PEER_VERSION: u16 = 1;
 /// Requests that may wait for an answer on one node.
 const WAITING_COUNT_MAX: usize = 65_536;
 
-/// A snapshot is written at the latest when this share of the log's bound was applied since the last one, so that the log
-/// between the oldest kept snapshot and the tail stays within the bound.
-const SNAPSHOTS_PER_LOG: u64 = 4;
+/// Parts of the log's bound beside those between the kept snapshots: one that fills while the next snapshot is written, and
+/// one for segments that are not full or not whole.
+const LOG_PARTS_BESIDE: u64 = 2;
 
 /// A node that could start serving.
 pub(super) struct Booted {
@@ -70,7 +70,7 @@ pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
     let core = raft_core::Node::new(core_config(config, node, fs.random_u64()), recovered.cache)
         .map_err(|error| Failure::new(ExitCode::Configuration, error))?;
     let driver = Driver::new(
-        driver_options(config, &identity),
+        driver_options(config, &identity, boot_counter),
         core,
         recovered.store,
         &space,
@@ -157,8 +157,9 @@ fn ticks(duration: std::time::Duration) -> u32 {
     u32::try_from(ticks).unwrap_or(u32::MAX)
 }
 
-fn driver_options(config: &Config, identity: &Identity<OsFs>) -> DriverOptions {
+fn driver_options(config: &Config, identity: &Identity<OsFs>, boot_counter: u64) -> DriverOptions {
     DriverOptions {
+        boot_counter,
         cluster: identity.cluster().0,
         cluster_name: config.cluster.name.clone(),
         name: config.node.name.clone(),
@@ -171,11 +172,17 @@ fn driver_options(config: &Config, identity: &Identity<OsFs>) -> DriverOptions {
             value_bytes: usize::try_from(config.limits.value_bytes).unwrap_or(usize::MAX),
             txn_ops: config.limits.txn_ops,
         },
-        snapshot_every_bytes: config
-            .snapshot
-            .every_bytes
-            .min(config.log.max_bytes / SNAPSHOTS_PER_LOG),
+        snapshot_every_bytes: snapshot_every_bytes(config),
     }
+}
+
+/// The log is kept from the oldest kept snapshot on, and must stay within its bound: at the bound nothing is proposed, so
+/// nothing is applied, so no snapshot would ever be due again.
+fn snapshot_every_bytes(config: &Config) -> u64 {
+    let kept = u64::try_from(config.snapshot.keep).unwrap_or(u64::MAX);
+    let parts = kept.saturating_add(LOG_PARTS_BESIDE);
+    let share = config.log.max_bytes / parts;
+    config.snapshot.every_bytes.min(share.max(1))
 }
 
 fn endpoint_options(config: &Config) -> EndpointOptions {
