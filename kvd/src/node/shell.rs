@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft_core::{LogIndex, NodeId};
+use raft_log::ReadError;
 use raft_log::fs::OsFs;
 use raft_net::{Endpoint, Identity, Impairment, Lane, NetEvent};
 use tokio::sync::{mpsc, oneshot};
@@ -37,6 +38,9 @@ const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Connections on the admin socket that wait for the loop.
 const SOCKET_BACKLOG: usize = 16;
+
+/// How long to wait before entries that could not be read are asked for again.
+const FETCH_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Ticks between two looks at the disk and the certificate.
 const FACTS_TICKS: u64 = 100;
@@ -276,6 +280,8 @@ impl Shell {
                 self.last_staged += 1;
                 let ticket = self.last_staged;
                 let (taken, told) = oneshot::channel();
+                // Transfers that failed before they were staged have nobody who waits.
+                self.staged.retain(|_, taken| !taken.is_closed());
                 self.staged.insert(ticket, taken);
                 self.tasks.receive(ticket, incoming, told);
             }
@@ -391,16 +397,25 @@ impl Shell {
             let range = fetch.range.start.0..fetch.range.end.0;
             let max_bytes = fetch.max_bytes;
             let read = tokio::task::spawn_blocking(move || reader.entries(range, max_bytes)).await;
-            let entries = match read.expect("reading the log does not panic") {
-                Ok(stored) => crate::recover::core_entries(stored).ok(),
-                Err(error) => {
-                    tracing::warn!(%error, "entries not readable");
-                    None
-                }
+            let read = read.expect("reading the log does not panic");
+            let entries = match read.map(crate::recover::core_entries) {
+                Ok(Ok(entries)) => Some(entries),
+                // Purged meanwhile; the core decides what to do instead.
+                Err(ReadError::Compacted { .. }) => None,
+                Ok(Err(error)) => unreadable(&error.to_string()).await,
+                Err(error) => unreadable(&error.to_string()).await,
             };
             let _ = inbox.send(Event::Fetched { fetch, entries }).await;
         });
     }
+}
+
+/// The core asks again as soon as it hears of the failure. Without a pause an entry that has rotted would keep a processor and
+/// the node's log busy.
+async fn unreadable(error: &str) -> Option<Vec<raft_core::Entry>> {
+    tracing::warn!(error, "entries not readable");
+    tokio::time::sleep(FETCH_RETRY_DELAY).await;
+    None
 }
 
 /// What a certificate makes of its bearer. Nodes talk on peer links and have no business here.

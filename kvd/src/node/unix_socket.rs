@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use raft_net::{FrameReceiver, FrameSender};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -11,6 +12,9 @@ use tokio::sync::mpsc;
 use super::clients::NewClient;
 use crate::exit::Failure;
 use crate::kv::auth::{Principal, Role};
+
+/// How long to wait after a connection could not be taken.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// A client on the socket.
 pub(super) type SocketClient = NewClient<OwnedReadHalf, OwnedWriteHalf>;
@@ -39,7 +43,16 @@ pub(super) fn listen(
     let listener = bound
         .map_err(|error| Failure::start(&format!("admin socket {}", path.display()), &error))?;
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely: the socket is needed all the more when that is over.
+                    tracing::warn!(%error, "admin socket");
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                    continue;
+                }
+            };
             if let Some(principal) = principal_of(&stream) {
                 let (read, write) = stream.into_split();
                 let client = NewClient {
