@@ -57,6 +57,8 @@ pub struct DriverOptions {
     pub cluster_name: String,
     /// Name of this node, for people.
     pub name: String,
+    /// How often this node has started, this life included. Numbers that travel begin anew with each life and must not repeat.
+    pub boot_counter: u64,
     /// Every member of the cluster, this one included.
     pub members: Vec<MemberAddress>,
     /// Election timeout in ticks: how long a hand-over or a read-index round may take before it is tried again.
@@ -248,7 +250,7 @@ impl Driver {
             leader: None,
             role: node.role(),
             term: node.term(),
-            writes: writes::Writes::default(),
+            writes: writes::Writes::new(options.boot_counter),
             reads: reads::Reads::default(),
             snapshots: snapshotting::Snapshots::new(node.storage().snapshot()),
             space: space::LogSpace::new(log),

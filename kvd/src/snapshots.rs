@@ -249,6 +249,14 @@ impl<F: Fs> SnapshotDir<F> {
     /// # Errors
     /// [`SnapshotDirError::NotFound`] if this node has none yet. See [`SnapshotDirError::is_fatal`].
     pub fn prune(&self) -> Result<EntryId, SnapshotDirError> {
+        self.prune_to(self.options.keep)
+    }
+
+    /// As [`SnapshotDir::prune`], keeping only this many, at least one: when the log has no room to be kept for more.
+    ///
+    /// # Errors
+    /// As for [`SnapshotDir::prune`].
+    pub fn prune_to(&self, keep: usize) -> Result<EntryId, SnapshotDirError> {
         self.check_usable()?;
         let complete = self.complete()?;
         let (own, rotten) = {
@@ -260,7 +268,7 @@ impl<F: Fs> SnapshotDir<F> {
         };
         let newest = own.first().ok_or_else(|| self.not_found(0))?;
         self.verify(*newest)?;
-        let (kept, needless) = own.split_at(self.options.keep.min(own.len()));
+        let (kept, needless) = own.split_at(keep.clamp(1, own.len()));
         self.remove_names(needless.iter().chain(&rotten))?;
         Ok(kept.last().expect("at least one is kept").id())
     }

@@ -14,6 +14,8 @@ pub struct SnapshotOrder {
     pub view: Store,
     /// What it covers.
     pub meta: SnapshotMeta,
+    /// Keep only this one: the log has run out of room, and must not be kept for an older one.
+    pub only_one: bool,
 }
 
 /// A snapshot from the leader that is complete, verified and durable here, but not yet accepted by the core.
@@ -29,6 +31,12 @@ pub struct StagedSnapshot {
     pub store: Store,
 }
 
+/// What an entry takes in the log beside its payload: local prefix, header, padding, its place in the seal index.
+const STORED_OVERHEAD_BYTES: u64 = 88;
+
+/// Ticks to wait after a snapshot that could not be written: the disk may be full for a while.
+const RETRY_TICKS: u64 = 100;
+
 /// When the next snapshot is due.
 #[derive(Debug)]
 pub(super) struct Snapshots {
@@ -36,6 +44,8 @@ pub(super) struct Snapshots {
     bytes_since: u64,
     writing: bool,
     wanted: bool,
+    /// After one that could not be written, the next is not tried before this tick.
+    not_before: u64,
     /// Term of the entry that was applied last; a snapshot names it.
     applied_term: raft_core::Term,
     staged: Option<StagedSnapshot>,
@@ -49,13 +59,14 @@ impl Snapshots {
             bytes_since: 0,
             writing: false,
             wanted: false,
+            not_before: 0,
             applied_term: id.term,
             staged: None,
         }
     }
 
     pub(super) fn count(&mut self, entry: &Entry) {
-        self.bytes_since += entry.payload.len() as u64;
+        self.bytes_since += entry.payload.len() as u64 + STORED_OVERHEAD_BYTES;
         self.applied_term = entry.term;
     }
 }
@@ -72,11 +83,15 @@ impl Driver {
     /// lost entries which this node has acknowledged.
     pub(super) fn maybe_write_snapshot(&mut self) {
         let applied = LogIndex(self.store.applied_index());
+        // A log without room holds up every write, and with them the bytes that would make a snapshot due.
+        let starved =
+            self.space.is_starved(self.now) && self.node.storage().first_index() <= applied;
         let due = self.snapshots.wanted
             || self.snapshots.bytes_since >= self.options.snapshot_every_bytes;
-        if !due
+        let new = applied > self.snapshots.newest;
+        if !(due && new || starved)
             || self.snapshots.writing
-            || applied <= self.snapshots.newest
+            || self.now < self.snapshots.not_before
             || applied > self.node.persisted_index()
         {
             return;
@@ -101,13 +116,18 @@ impl Driver {
             .push(Effect::WriteSnapshot(Box::new(SnapshotOrder {
                 view: self.store.clone(),
                 meta,
+                only_one: starved,
             })));
     }
 
     pub(super) fn handle_snapshot_written(&mut self, written: Option<WrittenSnapshot>) {
         self.snapshots.writing = false;
-        let Some(written) = written else { return };
-        if written.meta.id.index <= self.snapshots.newest {
+        let Some(written) = written else {
+            self.snapshots.wanted = true;
+            self.snapshots.not_before = self.now + RETRY_TICKS;
+            return;
+        };
+        if written.meta.id.index < self.snapshots.newest {
             return;
         }
         self.snapshots.newest = written.meta.id.index;

@@ -9,6 +9,9 @@ use crate::log_worker::LogReport;
 /// What a write costs in the log beside its command, rounded up: local prefix, header, envelope and padding.
 pub(super) const ENTRY_OVERHEAD_BYTES: u64 = 256;
 
+/// Ticks after which missing room is more than a segment that is just being prepared.
+const STARVED_TICKS: u64 = 100;
+
 /// Space in the log that was prepared and is not spoken for (a leader proposes nothing beyond it).
 #[derive(Debug)]
 pub(super) struct LogSpace {
@@ -18,6 +21,8 @@ pub(super) struct LogSpace {
     /// Bytes of each persist that the log has been given and has not reported yet.
     spent: VecDeque<(PersistId, u64)>,
     full: bool,
+    /// Since which tick a write waits that has no room.
+    starved_since: Option<u64>,
 }
 
 impl LogSpace {
@@ -27,6 +32,7 @@ impl LogSpace {
             proposed: 0,
             spent: VecDeque::new(),
             full: report.full,
+            starved_since: None,
         }
     }
 
@@ -54,6 +60,20 @@ impl LogSpace {
             .map(|entry| entry.payload.len() as u64 + ENTRY_OVERHEAD_BYTES)
             .sum();
         self.spent.push_back((id, bytes));
+    }
+
+    /// Notes at each turn of a leader whether a write waits that has no room.
+    pub(super) fn note_starved(&mut self, starved: bool, now: u64) {
+        self.starved_since = match starved {
+            true => self.starved_since.or(Some(now)),
+            false => None,
+        };
+    }
+
+    /// Whether writes have been without room for so long that it is not just the next segment being prepared.
+    pub(super) fn is_starved(&self, now: u64) -> bool {
+        self.starved_since
+            .is_some_and(|since| since + STARVED_TICKS <= now)
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -32,6 +32,9 @@ const PROPOSE_BYTES_MAX: u64 = 4 << 20;
 /// How long opening a session may take; the request carries no time of its own.
 const OPEN_SESSION_TIMEOUT_MS: u32 = 5_000;
 
+/// A life of a node has fewer tickets than two to this; there is room for sixteen million lives.
+const TICKETS_PER_LIFE_BITS: u32 = 40;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct TicketId(u64);
 
@@ -89,7 +92,7 @@ impl Ticket {
 }
 
 /// All tickets of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Writes {
     tickets: BTreeMap<TicketId, Ticket>,
     /// Tickets to be sent, in the order in which they came: the sequence numbers of a session must not overtake each other.
@@ -219,10 +222,13 @@ impl Driver {
     /// Sends everything that waits: into the own log as leader, else to the leader.
     pub(super) fn route_writes(&mut self) {
         if self.writes.waiting.is_empty() {
+            self.space.note_starved(false, self.now);
             return;
         }
         if self.is_leader() {
             while self.propose_batch() {}
+            let starved = self.next_without_room();
+            self.space.note_starved(starved, self.now);
         } else if let Some(leader) = self.leader
             && self.links.contains(&leader)
             && self.now >= self.writes.not_before
@@ -281,6 +287,15 @@ impl Driver {
             proposals.push(Proposal { payload, checksum });
         }
         (ids, proposals, bytes)
+    }
+
+    fn next_without_room(&self) -> bool {
+        let next = self
+            .writes
+            .waiting
+            .first()
+            .map(|id| &self.writes.tickets[id]);
+        next.is_some_and(|ticket| ticket.bytes() > self.space.left())
     }
 
     fn forward_all(&mut self, leader: NodeId) {
@@ -440,13 +455,17 @@ impl Driver {
             };
             let response = match ticket.may_have_effect() {
                 true => unknown("no quorum has confirmed it in time; it may still take effect"),
-                false if self.is_leader() && self.space.is_full() => {
+                false if self.is_leader() && self.has_no_space() => {
                     Response::Refused(Refusal::NoSpace)
                 }
                 false => Response::Refused(self.no_leader()),
             };
             self.finish(id, response);
         }
+    }
+
+    fn has_no_space(&self) -> bool {
+        self.space.is_full() || self.space.is_starved(self.now)
     }
 
     fn finish(&mut self, id: TicketId, response: Response) {
@@ -479,6 +498,21 @@ impl Driver {
 }
 
 impl Writes {
+    /// No tickets yet. Their numbers begin behind those of every earlier life of this node: they travel with forwarded
+    /// writes, and the answer to one of an earlier life must not be taken for the answer to a new one.
+    pub(super) fn new(boot_counter: u64) -> Writes {
+        Writes {
+            tickets: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            proposed: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            bytes: 0,
+            last: boot_counter << TICKETS_PER_LIFE_BITS,
+            not_before: 0,
+            elected: (0, 0),
+        }
+    }
+
     /// The present attempt may take effect or not; the next one goes out as soon as there is a leader.
     fn doubt(&mut self, id: TicketId) {
         if let Some(ticket) = self.tickets.get_mut(&id) {
@@ -522,11 +556,12 @@ impl Ticket {
     }
 }
 
-/// A definite refusal of the last attempt says nothing of an earlier one that is in doubt.
+/// A definite refusal of the last attempt says nothing of an earlier one that is in doubt. Nor does an expired session: the
+/// client would take it for the end of its one attempt, and begin anew under another session.
 fn honest(ticket: &Ticket, response: Response) -> Response {
     if let Response::Refused(refusal) = &response
         && ticket.in_doubt
-        && refusal.outcome() == Outcome::Definite
+        && (refusal.outcome() == Outcome::Definite || *refusal == Refusal::SessionExpired)
     {
         return unknown(&format!(
             "an earlier attempt may take effect; the last one was refused: {refusal}"

@@ -186,8 +186,14 @@ fn write_and_prune(
     dir: &SnapshotDir<OsFs>,
     order: &SnapshotOrder,
 ) -> Result<WrittenSnapshot, SnapshotDirError> {
-    dir.write(&order.view, &order.meta)?;
-    let oldest_kept = dir.prune()?;
+    if !dir.list()?.iter().any(|info| info.id == order.meta.id) {
+        dir.write(&order.view, &order.meta)?;
+    }
+    let oldest_kept = if order.only_one {
+        dir.prune_to(1)?
+    } else {
+        dir.prune()?
+    };
     Ok(WrittenSnapshot {
         meta: order.meta.clone(),
         oldest_kept,

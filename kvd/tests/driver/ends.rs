@@ -144,7 +144,7 @@ fn append(world: &mut World, to: u64, prev: u64, entries: Vec<Entry>) {
 
 #[test]
 fn entry_of_a_newer_version_halts_and_nothing_after_it_is_applied() {
-    let mut world = World::led(World::with(3, |options| options.snapshot_every_bytes = 1));
+    let mut world = World::led(World::with(3, |options| options.snapshot_every_bytes = 89));
     world.run(1);
     let entries = vec![
         entry(2, 1, "before"),

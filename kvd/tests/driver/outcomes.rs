@@ -354,3 +354,33 @@ impl StorageLast for raft_core::Node<kvd::log_cache::LogCache> {
         raft_core::Storage::last_index(self.storage()).0
     }
 }
+
+/// The client would take it for the end of its only attempt, open another session and run the write a second time.
+#[test]
+fn session_that_expired_under_a_repetition_says_nothing_of_an_attempt_in_doubt() {
+    let mut world = World::led_by_n1(3);
+    let write = world.write(2, Write::named(SESSION, 1, increment("n")));
+    world.turn(2);
+    world.link_down(1, 2);
+    world.link_up(1, 2);
+    world.turn(2);
+    let request = forwarded(&world);
+    reply(&mut world, 1, 2, request, Refusal::SessionExpired);
+    world.assert_unknown(write);
+}
+
+/// n2 forwards a write, dies and comes back. The leader's answer to that write must not answer the next one that n2 forwards.
+#[test]
+fn forwards_of_two_lives_never_have_the_same_number() {
+    let number_of_first_forward = |boot_counter| {
+        let mut world = World::with(3, |options| options.boot_counter = boot_counter);
+        world.elect(1);
+        world.settle();
+        world.hold(2, 1);
+        world.write(2, Write::named(SESSION, 1, put("k", "v")));
+        world.turn(2);
+        forwarded(&world)
+    };
+    let (first, second) = (number_of_first_forward(1), number_of_first_forward(2));
+    assert!(second - first >= 1 << 40, "{first} {second}");
+}

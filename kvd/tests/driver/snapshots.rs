@@ -7,9 +7,10 @@ use raft_core::{EntryId, FetchPurpose, LogIndex, Message, NodeId, Storage as _, 
 
 use crate::world::{World, Write, increment, is_accepted, put};
 
+/// Orders a snapshot after each write; the no-op of a leader is smaller.
 fn eager(count: u64) -> World {
     World::led(World::with(count, |options| {
-        options.snapshot_every_bytes = 1
+        options.snapshot_every_bytes = 89
     }))
 }
 
@@ -35,6 +36,7 @@ fn order(world: &mut World, id: u64) -> SnapshotOrder {
     SnapshotOrder {
         view: order.view.clone(),
         meta: order.meta.clone(),
+        only_one: order.only_one,
     }
 }
 
@@ -83,6 +85,12 @@ fn snapshot_that_could_not_be_written_changes_nothing_and_another_may_follow() {
     assert_eq!(world.node(1).disk.purged, []);
     assert_eq!(world.node(1).driver.node().storage().snapshot(), None);
     write(&mut world, 1, "b");
+    assert_eq!(
+        world.node(1).orders.len(),
+        1,
+        "not at once: the disk may be full for a while"
+    );
+    world.run(110);
     assert_eq!(world.node(1).orders.len(), 2);
 }
 
@@ -149,6 +157,7 @@ fn staged_snapshot_takes_the_place_of_the_store_when_the_core_takes_it() {
     let order = SnapshotOrder {
         view: world.node(1).orders[0].view.clone(),
         meta: world.node(1).orders[0].meta.clone(),
+        only_one: false,
     };
     world.rejoin(3);
     world.hold_disk(3);
@@ -307,4 +316,27 @@ fn follower_far_behind_is_sent_what_was_read_from_the_log() {
     world.handle(1, Event::Fetched { fetch, entries });
     world.run(2);
     assert_eq!(world.value(3, "k").unwrap(), large);
+}
+
+/// At its bound the log takes no proposal, so nothing is applied, and no number of applied bytes would ever make a snapshot due.
+#[test]
+fn a_log_without_room_orders_a_snapshot_of_which_only_one_is_kept() {
+    let mut world = World::led_by_n1(1);
+    write(&mut world, 1, "v");
+    world.settle();
+    world.node_mut(1).disk.prepared_bytes = 0;
+    world.look(1);
+    world.write(1, Write::bare(put("k", "waits")));
+    world.run(20);
+    assert!(
+        world.node(1).orders.is_empty(),
+        "the next segment may be in the making"
+    );
+    world.run(100);
+    let order = world.node(1).orders.last().unwrap();
+    assert!(order.only_one);
+    assert_eq!(
+        order.meta.id.index.0,
+        world.node(1).driver.store().applied_index()
+    );
 }

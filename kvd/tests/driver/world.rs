@@ -72,6 +72,7 @@ pub fn options(id: u64, count: u64) -> DriverOptions {
         address: format!("n{id}:1"),
     });
     DriverOptions {
+        boot_counter: 1,
         cluster: CLUSTER,
         cluster_name: "test".into(),
         name: format!("n{id}"),
@@ -84,7 +85,7 @@ pub fn options(id: u64, count: u64) -> DriverOptions {
     }
 }
 
-fn driver(id: u64, count: u64, options: DriverOptions, disk: &Disk) -> Driver {
+pub fn driver(id: u64, count: u64, options: DriverOptions, disk: &Disk) -> Driver {
     let mut config = raft_core::Config::new(NodeId(id), 0x5EED + id);
     config.election_timeout_ticks = u32::try_from(ET).unwrap();
     let initial = InitialState {

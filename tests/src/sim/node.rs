@@ -222,7 +222,7 @@ impl SimNode {
         config.heartbeat_ticks = HEARTBEAT_TICKS;
         let core = raft_core::Node::new(config, cache).map_err(|error| text(&error))?;
         let driver = Driver::new(
-            self.driver_options(snapshot_every_bytes),
+            self.driver_options(boot_counter, snapshot_every_bytes),
             core,
             store,
             &space,
@@ -242,8 +242,9 @@ impl SimNode {
         })
     }
 
-    fn driver_options(&self, snapshot_every_bytes: u64) -> DriverOptions {
+    fn driver_options(&self, boot_counter: u64, snapshot_every_bytes: u64) -> DriverOptions {
         DriverOptions {
+            boot_counter,
             cluster: CLUSTER,
             cluster_name: "sim".into(),
             name: self.name(),
@@ -439,8 +440,19 @@ impl Life {
         &mut self,
         order: &SnapshotOrder,
     ) -> Result<WrittenSnapshot, SnapshotDirError> {
-        self.snapshots.write(&order.view, &order.meta)?;
-        let oldest_kept = self.snapshots.prune()?;
+        if !self
+            .snapshots
+            .list()?
+            .iter()
+            .any(|info| info.id == order.meta.id)
+        {
+            self.snapshots.write(&order.view, &order.meta)?;
+        }
+        let oldest_kept = if order.only_one {
+            self.snapshots.prune_to(1)?
+        } else {
+            self.snapshots.prune()?
+        };
         Ok(WrittenSnapshot {
             meta: order.meta.clone(),
             oldest_kept,
