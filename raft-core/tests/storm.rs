@@ -7,7 +7,9 @@
 mod harness;
 
 use harness::Cluster;
-use raft_core::{Configuration, LogIndex, NodeId, SnapshotOutcome, Storage};
+use raft_core::{
+    Configuration, ConfigurationChange, LogIndex, MemberChange, NodeId, SnapshotOutcome, Storage,
+};
 
 /// What the storm does next is drawn from this, and from nothing else.
 struct Dice(u64);
@@ -32,6 +34,8 @@ struct Storm {
     ids: Vec<NodeId>,
     proposals: u64,
     reads: u64,
+    /// Whether members come and go.
+    changes_members: bool,
     /// From 0, where messages arrive in order, to 3.
     roughness: u64,
     /// How often each of [`SIGNS`] was seen.
@@ -39,7 +43,7 @@ struct Storm {
 }
 
 /// Lines that a storm must bring about now and then, or it tests less than it seems to.
-const SIGNS: [&str; 12] = [
+const SIGNS: [&str; 16] = [
     "-> leader",
     "quorum lost",
     "truncates from",
@@ -52,18 +56,27 @@ const SIGNS: [&str; 12] = [
     "rejected",
     "is alive",
     " applies ",
+    "outgoing (",
+    "committed the configuration",
+    "no voter any more",
+    ": voters (",
 ];
 
 impl Storm {
-    fn new(seed: u64, configuration: Configuration) -> Storm {
+    fn new(seed: u64, configuration: Configuration, strangers: &[NodeId]) -> Storm {
         let mut dice = Dice(seed);
-        let mut cluster = Cluster::with_configuration(configuration);
+        let mut cluster = Cluster::with_configuration(configuration.clone());
+        for stranger in strangers {
+            cluster.add(*stranger, configuration.clone());
+        }
+        let changes_members = !strangers.is_empty();
         let (inflight, append_bytes) = (1 + dice.roll(6) as usize, 1 + dice.roll(300));
         for member in cluster.members.values_mut() {
             let config = &mut member.config;
             config.election_timeout_ticks = 5;
-            config.pre_vote = dice.chance(80);
-            config.check_quorum = dice.chance(80);
+            // Without these a node that was removed and does not know it may disturb for ever.
+            config.pre_vote = dice.chance(80) || changes_members;
+            config.check_quorum = dice.chance(80) || changes_members;
             config.max_inflight_appends = inflight;
             config.max_append_bytes = append_bytes;
             config.max_apply_bytes = 100;
@@ -76,6 +89,7 @@ impl Storm {
             ids,
             proposals: 0,
             reads: 0,
+            changes_members,
             roughness: 0,
             seen: [0; SIGNS.len()],
         }
@@ -98,7 +112,9 @@ impl Storm {
             80..88 => self.propose(),
             88..91 => self.read(),
             91..94 => self.serve(),
-            94..96 => self.compact(),
+            94 => self.compact(),
+            95 if self.changes_members => self.change_members(),
+            95 => self.compact(),
             96 => self.crash_or_restart(),
             97 => self.transfer_or_report(),
             98 => self.isolate_or_heal(),
@@ -175,6 +191,39 @@ impl Storm {
                 .collect();
             let payloads: Vec<&str> = payloads.iter().map(String::as_str).collect();
             self.cluster.propose(id, &payloads).ok();
+        }
+    }
+
+    /// Asks a leader for one to three changes, whether they fit or not. Three voters are kept, or
+    /// the storm soon has nothing to endanger.
+    fn change_members(&mut self) {
+        let leaders = self.cluster.leaders();
+        if leaders.is_empty() {
+            return;
+        }
+        let id = leaders[self.dice.roll(leaders.len() as u64) as usize];
+        if self.dice.chance(20) {
+            self.cluster.leave(id).ok();
+            return;
+        }
+        let mut change = ConfigurationChange::new([]);
+        change.auto_leave = self.dice.chance(70);
+        for _ in 0..=self.dice.roll(3) {
+            let node = self.any();
+            change.changes.push(match self.dice.roll(5) {
+                0 => MemberChange::AddVoter(node),
+                1 => MemberChange::AddLearner(node),
+                2 => MemberChange::Promote(node),
+                3 => MemberChange::Demote(node),
+                _ => MemberChange::Remove(node),
+            });
+        }
+        let current = self.cluster.status(id).configuration;
+        if current
+            .changed(&change)
+            .is_ok_and(|next| next.voters.len() >= 3)
+        {
+            self.cluster.change(id, &change).ok();
         }
     }
 
@@ -292,27 +341,49 @@ impl Storm {
             }
         }
         self.cluster.run(CALM_TICKS);
+        if self.changes_members {
+            let leader = self.only_leader();
+            self.cluster.leave(leader).ok();
+            self.cluster.run(CALM_TICKS);
+        }
+        let leader = self.only_leader();
+        self.cluster
+            .propose(leader, &["calm"])
+            .expect("the leader takes proposals");
+        self.cluster.run(30);
+        self.check_agreement(leader);
+    }
+
+    fn only_leader(&self) -> NodeId {
         let leaders = self.cluster.leaders();
         assert_eq!(
             leaders.len(),
             1,
             "no single leader after the storm: {leaders:?}"
         );
-        self.cluster
-            .propose(leaders[0], &["calm"])
-            .expect("the leader takes proposals");
-        self.cluster.run(30);
-        let statuses: Vec<_> = self.ids.iter().map(|id| self.cluster.status(*id)).collect();
-        for status in &statuses {
+        leaders[0]
+    }
+
+    /// All members have all of the leader's log. A node that was removed may lack the end of it.
+    fn check_agreement(&self, leader: NodeId) {
+        let expected = self.cluster.status(leader);
+        let configuration = &expected.configuration;
+        if self.changes_members {
+            assert!(!configuration.is_joint(), "still {configuration}");
+        }
+        for member in configuration.members() {
+            let status = self.cluster.status(member);
             assert_eq!(
-                status.applied, statuses[0].last.index,
-                "{status} is behind {}",
-                statuses[0]
+                status.applied, expected.last.index,
+                "{status} is behind {expected}"
             );
             assert_eq!(
-                status.last, statuses[0].last,
-                "{status} differs from {}",
-                statuses[0]
+                status.last, expected.last,
+                "{status} differs from {expected}"
+            );
+            assert_eq!(
+                status.configuration, *configuration,
+                "{status} has other members than {expected}"
             );
         }
     }
@@ -333,7 +404,17 @@ fn run(seed: u64) -> [u64; SIGNS.len()] {
         configuration.voters_outgoing = [NodeId(1), NodeId(2), NodeId(6)].into();
         configuration.learners = [NodeId(9)].into();
     }
-    let mut storm = Storm::new(seed, configuration);
+    // In every second one members come and go.
+    let strangers: &[NodeId] = match seed % 2 {
+        0 => &[],
+        _ => &[NodeId(6), NodeId(7), NodeId(8)],
+    };
+    let strangers: Vec<NodeId> = strangers
+        .iter()
+        .copied()
+        .filter(|stranger| !configuration.contains(*stranger))
+        .collect();
+    let mut storm = Storm::new(seed, configuration, &strangers);
     for _ in 0..STEPS {
         storm.step();
     }

@@ -145,3 +145,99 @@ impl Configuration {
         self.voters.symmetric_difference(&next.voters).count() <= 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: u64 = 4;
+
+    /// The set whose members are the bits of `mask`.
+    fn set(mask: u64) -> BTreeSet<NodeId> {
+        let ids = (1..=NODES).filter(|id| mask & (1 << (id - 1)) != 0);
+        ids.map(NodeId).collect()
+    }
+
+    fn simple(mask: u64) -> Configuration {
+        Configuration::new(set(mask))
+    }
+
+    fn joint(incoming: u64, outgoing: u64) -> Configuration {
+        Configuration {
+            voters_outgoing: set(outgoing),
+            ..simple(incoming)
+        }
+    }
+
+    /// Which sets of nodes are quorums.
+    fn quorums(configuration: &Configuration) -> Vec<u64> {
+        let is_quorum = |mask: &u64| {
+            let present = set(*mask);
+            let quorum = configuration.quorum();
+            quorum.is_met_by(|node| present.contains(&node))
+        };
+        (0..1 << NODES).filter(is_quorum).collect()
+    }
+
+    /// Cases 25 and 26: whatever may follow a configuration, no quorum of the one and quorum of the
+    /// other are disjoint. All configurations of up to four voters are tried.
+    #[test]
+    fn configurations_that_follow_each_other_share_a_node_in_any_two_quorums() {
+        let masks = 1..1 << NODES;
+        let joints = masks
+            .clone()
+            .flat_map(|incoming| masks.clone().map(move |outgoing| joint(incoming, outgoing)));
+        let all: Vec<(Configuration, Vec<u64>)> = masks
+            .clone()
+            .map(simple)
+            .chain(joints)
+            .map(|configuration| (configuration.clone(), quorums(&configuration)))
+            .collect();
+        let mut followed = 0;
+        for (before, before_quorums) in &all {
+            for (after, after_quorums) in &all {
+                if !before.may_be_followed_by(after) {
+                    continue;
+                }
+                followed += 1;
+                let disjoint = before_quorums
+                    .iter()
+                    .any(|one| after_quorums.iter().any(|other| one & other == 0));
+                assert!(!disjoint, "{before} then {after}");
+            }
+        }
+        assert!(followed > 400, "only {followed} pairs");
+    }
+
+    /// Case 26: a joint configuration is followed by the one it leads to and by no other.
+    #[test]
+    fn joint_configurations_are_only_left() {
+        let joint = joint(0b0011, 0b1100);
+        let more = ConfigurationChange::new([MemberChange::AddLearner(NodeId(9))]);
+        assert_eq!(joint.changed(&more), Err(ChangeError::Joint));
+        assert!(joint.may_be_followed_by(&simple(0b0011)));
+        assert!(!joint.may_be_followed_by(&simple(0b0111)));
+        assert!(!joint.may_be_followed_by(&joint));
+        assert_eq!(simple(0b0011).left(), None);
+    }
+
+    #[test]
+    fn one_voter_changes_simply_and_more_jointly() {
+        let add = MemberChange::AddVoter(NodeId(4));
+        let demote = MemberChange::Demote(NodeId(1));
+        let base = simple(0b0111);
+        let one = base.changed(&ConfigurationChange::new([add]));
+        assert_eq!(one, Ok(simple(0b1111)));
+        let two = base.changed(&ConfigurationChange::new([add, demote]));
+        let expected = Configuration {
+            learners_next: set(0b0001),
+            auto_leave: true,
+            ..joint(0b1110, 0b0111)
+        };
+        assert_eq!(two, Ok(expected.clone()));
+        let left = expected.left().expect("it is joint");
+        assert_eq!(left.voters, set(0b1110));
+        assert_eq!(left.learners, set(0b0001));
+        assert_eq!(left.check(), Ok(()));
+    }
+}

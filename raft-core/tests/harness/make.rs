@@ -96,3 +96,10 @@ pub(crate) fn proposal(payload: &str) -> Proposal {
         checksum: checksum(payload.as_bytes()),
     }
 }
+
+/// A configuration as it is proposed.
+pub(crate) fn configuration_proposal(configuration: &Configuration) -> Proposal {
+    let payload = Bytes::from(configuration.encode());
+    let checksum = checksum(&payload);
+    Proposal { payload, checksum }
+}

@@ -11,9 +11,9 @@ pub(crate) mod script;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft_core::{
-    Config, Configuration, Entry, EntryId, Envelope, Event, Fetch, HardState, LogIndex,
-    MemoryStorage, Node, NodeId, Persist, PersistId, ProposeError, ReadError, ReadId, ReadState,
-    Ready, Rejected, Role, Status,
+    ChangeError, Config, Configuration, ConfigurationChange, Entry, EntryId, Envelope, Event,
+    Fetch, HardState, LogIndex, MemoryStorage, Node, NodeId, Persist, PersistId, ProposeError,
+    ReadError, ReadId, ReadState, Ready, Rejected, Role, Status,
 };
 
 pub(crate) use self::make::*;
@@ -50,6 +50,7 @@ pub(crate) struct Cluster {
     /// One line per thing that happened.
     pub(crate) transcript: Vec<String>,
     pub(crate) safety: Safety,
+    founding: Configuration,
     lives: u64,
 }
 
@@ -66,6 +67,7 @@ impl Cluster {
             isolated: BTreeSet::new(),
             transcript: Vec::new(),
             safety: Safety::default(),
+            founding: configuration.clone(),
             lives: 0,
         };
         for member in configuration.members() {
@@ -90,6 +92,13 @@ impl Cluster {
             to_apply: Vec::new(),
         };
         self.members.insert(id, member);
+    }
+
+    /// Starts a node that is no member: it knows the founding configuration, as every node that
+    /// joins does.
+    pub(crate) fn join(&mut self, id: NodeId) {
+        self.add(id, self.founding.clone());
+        self.start(id);
     }
 
     /// Changes the options of all members that are not started yet.
@@ -182,8 +191,18 @@ impl Cluster {
                 "{id} spins: ready without end"
             );
             self.take_ready(id, ready);
+            self.leave_if_wanted(id);
         }
         self.check(id);
+    }
+
+    /// Ends a committed joint configuration, as a driver does after each turn.
+    fn leave_if_wanted(&mut self, id: NodeId) {
+        if let Some(configuration) = self.node(id).pending_leave() {
+            self.node(id)
+                .propose_configuration(configuration_proposal(&configuration))
+                .expect("what the node asks for it takes");
+        }
     }
 
     fn check(&mut self, id: NodeId) {
@@ -454,6 +473,30 @@ impl Cluster {
     ) -> Result<EntryId, ProposeError> {
         let proposals = payloads.iter().map(|payload| proposal(payload)).collect();
         let result = self.node(id).propose(proposals);
+        self.pump(id);
+        result
+    }
+
+    /// Plans a change and proposes it.
+    pub(crate) fn change(
+        &mut self,
+        id: NodeId,
+        change: &ConfigurationChange,
+    ) -> Result<EntryId, ChangeError> {
+        let node = self.node(id);
+        let result = node
+            .plan_configuration(change)
+            .and_then(|next| node.propose_configuration(configuration_proposal(&next)));
+        self.pump(id);
+        result
+    }
+
+    /// Leaves a joint configuration by hand.
+    pub(crate) fn leave(&mut self, id: NodeId) -> Result<EntryId, ChangeError> {
+        let node = self.node(id);
+        let result = node
+            .plan_leave()
+            .and_then(|next| node.propose_configuration(configuration_proposal(&next)));
         self.pump(id);
         result
     }

@@ -6,7 +6,10 @@
 
 use std::path::Path;
 
-use raft_core::{Configuration, Envelope, HardState, NodeId, SnapshotOutcome, Term};
+use raft_core::{
+    Configuration, ConfigurationChange, Envelope, HardState, MemberChange, NodeId, SnapshotOutcome,
+    Term,
+};
 
 use super::{Cluster, index};
 
@@ -95,6 +98,7 @@ impl Script {
             cluster.start_all();
         }
         if drive(cluster, verb, rest)?
+            || change_members(cluster, verb, rest)?
             || disturb(cluster, verb, rest)?
             || show(cluster, verb, rest)?
         {
@@ -242,6 +246,47 @@ fn drive(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, Stri
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Commands that change who is a member.
+fn change_members(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, String> {
+    let id = node(words.first());
+    let result = match verb {
+        "join" => {
+            cluster.join(id?);
+            return Ok(true);
+        }
+        "change" => cluster.change(id?, &change(&words[1..])?),
+        "leave" => cluster.leave(id?),
+        _ => return Ok(false),
+    };
+    if let Err(refused) = result {
+        let id = node(words.first())?;
+        cluster.transcript.push(format!("{id} refuses: {refused}"));
+    }
+    Ok(true)
+}
+
+/// `add-voter n4 remove n1 explicit`.
+fn change(words: &[&str]) -> Result<ConfigurationChange, String> {
+    let mut change = ConfigurationChange::new([]);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if *word == "explicit" {
+            change.auto_leave = false;
+            continue;
+        }
+        let node = node(words.next())?;
+        change.changes.push(match *word {
+            "add-voter" => MemberChange::AddVoter(node),
+            "add-learner" => MemberChange::AddLearner(node),
+            "promote" => MemberChange::Promote(node),
+            "demote" => MemberChange::Demote(node),
+            "remove" => MemberChange::Remove(node),
+            other => return Err(format!("unknown change {other}")),
+        });
+    }
+    Ok(change)
 }
 
 /// Commands that make things go wrong, or report that they did.
