@@ -27,7 +27,9 @@ fn stale_change_never_wins(stale: MemberChange, later: MemberChange) {
     cluster.join(id(5));
     cluster.join(id(6));
     cluster.isolated = [2, 3, 4, 6].map(NodeId).into();
-    cluster.change(id(1), &change(&[stale])).unwrap();
+    cluster
+        .change(id(1), &change(&[stale]))
+        .expect("the first change is taken");
     cluster.settle();
 
     cluster.isolated = [1, 5].map(NodeId).into();
@@ -43,7 +45,9 @@ fn stale_change_never_wins(stale: MemberChange, later: MemberChange) {
     assert_eq!(early, Err(ChangeError::OwnTermUncommitted { first }));
     cluster.settle();
     cluster.isolated.insert(id(4));
-    let made = cluster.change(id(2), &change(&[later])).unwrap();
+    let made = cluster
+        .change(id(2), &change(&[later]))
+        .expect("the first of the term is committed");
     cluster.settle();
     assert_eq!(cluster.status(id(2)).commit, made.index);
     let agreed = cluster.status(id(2)).configuration;
