@@ -108,6 +108,14 @@ impl<S: Storage> Node<S> {
 
     fn check_leader(&self) {
         let status = self.status();
+        let mut others = status.configuration.members();
+        others.remove(&status.id);
+        let peers = status.progress.iter().map(|peer| peer.id);
+        assert!(
+            peers.eq(others.iter().copied()),
+            "the leader's followers are not the members of {}",
+            status.configuration
+        );
         assert_eq!(
             status.vote,
             Some(status.id),
