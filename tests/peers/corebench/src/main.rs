@@ -56,6 +56,7 @@ const READ_BATCHES: [usize; 2] = [1, 64];
 
 const RS: &str = "raft-rs";
 const RS_BATCHED: &str = "raft-rs, batch_append";
+const RS_SAME_LOG: &str = "raft-rs, batch_append, same log";
 const RS_BEST: &str = "raft-rs, batch_append, together, same log";
 const RS_WIRE: &str = "raft-rs, batch_append, protobuf";
 const CORE: &str = "raft-core";
@@ -63,7 +64,7 @@ const CORE_EACH: &str = "raft-core, each";
 const CORE_SAME_LOG: &str = "raft-core, same log";
 const CORE_WIRE: &str = "raft-core, postcard";
 
-const VARIANTS: [Variant; 8] = [
+const VARIANTS: [Variant; 9] = [
     Variant {
         name: RS,
         make: || RaftRs::shipped_log(false, Propose::Each, Carry::Moved),
@@ -71,6 +72,10 @@ const VARIANTS: [Variant; 8] = [
     Variant {
         name: RS_BATCHED,
         make: || RaftRs::shipped_log(true, Propose::Each, Carry::Moved),
+    },
+    Variant {
+        name: RS_SAME_LOG,
+        make: || RaftRs::same_log(true, Propose::Each, Carry::Moved),
     },
     Variant {
         name: RS_BEST,
@@ -103,7 +108,7 @@ const PAIRS: [(&str, &str); 6] = [
     (CORE, RS),
     (CORE, RS_BATCHED),
     (CORE_EACH, RS_BATCHED),
-    (CORE_SAME_LOG, RS_BATCHED),
+    (CORE_SAME_LOG, RS_SAME_LOG),
     (CORE_SAME_LOG, RS_BEST),
     (CORE_WIRE, RS_WIRE),
 ];

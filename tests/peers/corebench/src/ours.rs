@@ -123,7 +123,10 @@ impl<S: Log> RaftCore<S> {
             while let Some(envelope) = self.network.pop_front() {
                 busy = true;
                 messages += 1;
-                let envelope = self.carry(envelope);
+                let envelope = match self.carry {
+                    Carry::Moved => envelope,
+                    Carry::Encoded => self.recode(&envelope),
+                };
                 let to = envelope.to.0 as usize - 1;
                 if self.nodes[to].step(envelope).is_err() {
                     self.rejected += 1;
@@ -135,17 +138,12 @@ impl<S: Log> RaftCore<S> {
         }
     }
 
-    fn carry(&mut self, envelope: Envelope) -> Envelope {
-        match self.carry {
-            Carry::Moved => envelope,
-            Carry::Encoded => {
-                self.buffer.clear();
-                let buffer = std::mem::take(&mut self.buffer);
-                self.buffer = postcard::to_extend(&envelope, buffer).expect("memory does not fail");
-                self.wire_bytes += self.buffer.len() as u64;
-                postcard::from_bytes(&self.buffer).expect("just encoded")
-            }
-        }
+    fn recode(&mut self, envelope: &Envelope) -> Envelope {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        self.buffer = postcard::to_extend(envelope, buffer).expect("memory does not fail");
+        self.wire_bytes += self.buffer.len() as u64;
+        postcard::from_bytes(&self.buffer).expect("just encoded")
     }
 
     fn maybe_purge(&mut self, count: usize) {

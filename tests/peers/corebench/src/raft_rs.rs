@@ -139,7 +139,10 @@ impl<S: Log> RaftRs<S> {
             while let Some(message) = self.network.pop_front() {
                 busy = true;
                 messages += 1;
-                let message = self.carry(message);
+                let message = match self.carry {
+                    Carry::Moved => message,
+                    Carry::Encoded => self.recode(&message),
+                };
                 let to = message.to as usize - 1;
                 self.nodes[to].step(message).expect("nothing is late here");
             }
@@ -149,18 +152,13 @@ impl<S: Log> RaftRs<S> {
         }
     }
 
-    fn carry(&mut self, message: Message) -> Message {
-        match self.carry {
-            Carry::Moved => message,
-            Carry::Encoded => {
-                self.buffer.clear();
-                message
-                    .write_to_vec(&mut self.buffer)
-                    .expect("memory does not fail");
-                self.wire_bytes += self.buffer.len() as u64;
-                Message::parse_from_bytes(&self.buffer).expect("just encoded")
-            }
-        }
+    fn recode(&mut self, message: &Message) -> Message {
+        self.buffer.clear();
+        message
+            .write_to_vec(&mut self.buffer)
+            .expect("memory does not fail");
+        self.wire_bytes += self.buffer.len() as u64;
+        Message::parse_from_bytes(&self.buffer).expect("just encoded")
     }
 
     fn maybe_purge(&mut self, count: usize) {
