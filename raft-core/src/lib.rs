@@ -10,8 +10,11 @@
 //! What is here: pre-vote and check-quorum, leader transfer, learners and joint quorums, pipelined
 //! replication with a window in appends and bytes, fast back-off on conflicts, linearizable reads
 //! without a log entry, snapshots for followers that lag, bounded proposals, and storage that
-//! completes later. Configurations in a log are followed; proposing changes of members is not here
-//! yet.
+//! completes later.
+//!
+//! Members change by [`Node::plan_configuration`] and [`Node::propose_configuration`] (thesis
+//! chapter 4): one entry if at most one voter comes or goes, else a joint configuration, which ends
+//! by a second entry that the driver proposes when [`Node::pending_leave`] says so.
 //!
 //! What is not: the log on disk, the network, time. A caller keeps the log behind [`Storage`],
 //! carries [`Envelope`]s, and calls `tick`. Messages may be lost, repeated, delayed and reordered;
