@@ -24,8 +24,8 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft_core::{
-    Entry, EntryId, EntryKind, Envelope, Fetch, LogIndex, Message, Node, NodeId, PersistId, Ready,
-    Role, Storage as _, Term,
+    Entry, EntryId, EntryKind, Envelope, Fetch, LogIndex, Node, NodeId, PersistId, Ready, Role,
+    Storage as _, Term,
 };
 
 use crate::kv::auth::Principal;
@@ -372,7 +372,7 @@ impl Driver {
             tracing::warn!(%from, claimed = %envelope.from, "message under a foreign name dropped");
             return;
         }
-        if matches!(envelope.message, Message::InstallSnapshot(_)) {
+        if envelope.message.snapshot().is_some() {
             // The data of a snapshot comes on a stream of its own; the bare message would install nothing.
             tracing::warn!(%from, "snapshot message without its data dropped");
             return;
@@ -458,7 +458,7 @@ impl Driver {
     fn send_all(&mut self, messages: Vec<Envelope>) {
         for envelope in messages {
             let to = envelope.to;
-            let effect = if let Message::InstallSnapshot(_) = envelope.message {
+            let effect = if envelope.message.snapshot().is_some() {
                 Effect::SendSnapshot { to, envelope }
             } else {
                 let message = PeerMessage::Raft(envelope);

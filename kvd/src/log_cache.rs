@@ -81,6 +81,11 @@ impl LogCache {
     /// # Panics
     /// As [`LogCache::append`].
     pub fn persist(&mut self, persist: &Persist) {
+        // A daemon does not start on a damaged log, and reports no damage to the core.
+        assert!(
+            persist.repaired.is_empty() && !persist.snapshot_keeps_log,
+            "a repair that nobody asked for: {persist}"
+        );
         if let Some(meta) = &persist.snapshot {
             self.reset(meta.id);
             self.set_snapshot(meta.clone());

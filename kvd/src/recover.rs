@@ -247,6 +247,7 @@ fn fill_cache<F: Fs>(
         applied,
         commit: LogIndex(commit).min(last).max(applied),
         configurations: scanned.configurations,
+        faulty: Vec::new(), // This daemon does not start on a damaged log.
     };
     let mut cache = LogCache::new(initial, floor_of(wal), snapshot, options.cache_bytes);
     let in_memory = scanned

@@ -4,6 +4,7 @@ use crate::log::RaftLog;
 use crate::membership::Membership;
 use crate::outbox::{Durable, Outbox};
 use crate::persistence::Persistence;
+use crate::repair::Repair;
 use crate::rng::Rng;
 use crate::{
     Config, Configuration, Envelope, Event, HardState, LogIndex, Message, NodeId, ReadError,
@@ -23,6 +24,7 @@ pub(crate) struct Core<S> {
     pub(crate) persistence: Persistence,
     pub(crate) timer: ElectionTimer,
     pub(crate) outbox: Outbox,
+    pub(crate) repair: Repair,
     pub(crate) rng: Rng,
     pub(crate) next_forward: ReadId,
 }
@@ -81,7 +83,15 @@ impl<S: Storage> Core<S> {
 
     /// Whether this node may stand for election.
     pub(crate) fn is_promotable(&self) -> bool {
-        self.membership.current().is_voter(self.id()) && !self.log.is_installing()
+        self.membership.current().is_voter(self.id())
+            && !self.log.is_installing()
+            && !self.log.is_faulty()
+    }
+
+    /// Why this node cannot judge a candidate's log: it does not know its own.
+    fn repairing(&self) -> Option<VoteRefusal> {
+        let count = self.log.faults.count();
+        (count > 0).then_some(VoteRefusal::Repairing { count })
     }
 
     pub(crate) fn reset_timer(&mut self) {
@@ -104,7 +114,9 @@ impl<S: Storage> Core<S> {
         leader: Option<NodeId>,
     ) {
         let own = self.log.last_id();
-        let refusal = if proposed <= self.term() {
+        let refusal = if let Some(repairing) = self.repairing() {
+            Some(repairing)
+        } else if proposed <= self.term() {
             Some(VoteRefusal::TermTooLow {
                 current: self.term(),
             })
@@ -173,7 +185,9 @@ impl<S: Storage> Core<S> {
     ) -> Option<VoteRefusal> {
         let own = self.log.last_id();
         let taken = self.hard_state.vote.or(leader).filter(|to| *to != from);
-        if let Some(to) = taken {
+        if let Some(repairing) = self.repairing() {
+            Some(repairing)
+        } else if let Some(to) = taken {
             Some(VoteRefusal::AlreadyVoted { to })
         } else if !request.last.is_up_to_date_with(own) {
             Some(VoteRefusal::LogBehind {

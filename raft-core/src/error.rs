@@ -51,6 +51,18 @@ pub enum ConfigError {
         /// Last index of the log.
         last: LogIndex,
     },
+    /// A damaged entry is out of order, is not in the log, or is covered by the snapshot.
+    #[error("damaged entry {index} is out of order")]
+    FaultyOrder {
+        /// Where it is.
+        index: LogIndex,
+    },
+    /// Nobody knows in which term the log ends, so it cannot be compared with others.
+    #[error("the last entry, {index}, is damaged and its term is not known")]
+    UnknownEnd {
+        /// Last index of the log.
+        index: LogIndex,
+    },
     /// The log ends in a term that the stored term does not know.
     #[error("the log ends at {last}, but the stored term is {term}")]
     LogAheadOfTerm {
@@ -183,9 +195,22 @@ pub enum Rejected {
     /// Too many reads wait.
     #[error("too many reads wait")]
     Overloaded,
-    /// A reserved kind.
-    #[error("not supported")]
-    Unsupported,
+    /// The question or answer about damaged entries contradicts itself.
+    #[error("malformed repair message")]
+    MalformedRepair,
+    /// This node repairs its log, and cannot do that meanwhile.
+    #[error("{count} entries are being repaired")]
+    Repairing {
+        /// How many.
+        count: u64,
+    },
+    /// The snapshot ends at an entry of which too little can be read here to tell whether it is
+    /// the same.
+    #[error("whether this log holds {id} cannot be told")]
+    UnknownIdentity {
+        /// Where the snapshot ends.
+        id: EntryId,
+    },
 }
 
 /// How an append contradicts itself.
@@ -305,6 +330,9 @@ pub enum ChangeError {
     /// A learner that waits for a snapshot does not become a voter.
     #[error("a snapshot is on the way to {0}")]
     SnapshotPending(NodeId),
+    /// A learner that repairs its log does not become a voter.
+    #[error("{0} repairs its log")]
+    Repairing(NodeId),
     /// Only a node that is no member can be added.
     #[error("{0} is a member already")]
     AlreadyMember(NodeId),

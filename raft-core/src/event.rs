@@ -66,10 +66,45 @@ pub enum Event {
         /// The way from now on.
         state: PeerState,
     },
-    /// A follower needs a snapshot, and the storage has none to send.
+    /// A follower, or a node that repairs its log, needs a snapshot, and the storage has none to
+    /// send, or none that goes far enough.
     SnapshotUnavailable {
+        /// Who needs it.
+        peer: NodeId,
+    },
+    /// Entries of this node's own log are damaged; they are asked for.
+    DamageFound {
+        /// The oldest of them.
+        first: LogIndex,
+        /// How many there are now.
+        count: u64,
+    },
+    /// An applied entry is damaged, and the others do not have it any more. A snapshot of this node,
+    /// and a purge up to it, make the entry unnecessary.
+    SnapshotWanted {
+        /// The entry.
+        index: LogIndex,
+    },
+    /// Damaged entries are back and durable.
+    Repaired {
+        /// How many came back.
+        count: u64,
+        /// How many are still damaged.
+        left: u64,
+    },
+    /// Damaged entries that no other voter ever had are given up, with all that follows them.
+    DamagedTailDropped {
+        /// First index that is gone.
+        from: LogIndex,
+        /// Where the log ended.
+        last: EntryId,
+    },
+    /// A follower lost entries: it acknowledges nothing before it has them back.
+    PeerRepairing {
         /// The follower.
         peer: NodeId,
+        /// How many entries.
+        count: u64,
     },
     /// The log is replaced by a snapshot.
     SnapshotAccepted {
@@ -133,6 +168,8 @@ pub enum Reason {
     QuorumLost,
     /// A configuration in which the leader does not vote is committed.
     Removed,
+    /// Entries of the log are damaged: a candidate found that, or a leader could not hand over.
+    Damaged,
 }
 
 /// Why a vote was refused.
@@ -155,6 +192,11 @@ pub enum VoteRefusal {
         candidate: EntryId,
         /// Last entry here.
         own: EntryId,
+    },
+    /// This node repairs its log, and cannot judge that of another.
+    Repairing {
+        /// How many entries are damaged.
+        count: u64,
     },
     /// The term asked for is not above the current one.
     TermTooLow {
@@ -189,6 +231,15 @@ impl fmt::Display for Event {
             }
             Event::PeerStateChanged { peer, state } => write!(f, "{peer} is at {state}"),
             Event::SnapshotUnavailable { peer } => write!(f, "no snapshot for {peer}"),
+            Event::DamageFound { first, count } => {
+                write!(f, "{count} damaged from {first} on")
+            }
+            Event::SnapshotWanted { index } => write!(f, "wants a snapshot beyond {index}"),
+            Event::Repaired { count, left } => write!(f, "repaired {count}, {left} left"),
+            Event::DamagedTailDropped { from, last } => {
+                write!(f, "gives up {from}..={last}, which nobody else ever had")
+            }
+            Event::PeerRepairing { peer, count } => write!(f, "{peer} repairs {count} entries"),
             Event::SnapshotAccepted { meta } => write!(f, "installs {meta}"),
             Event::AcknowledgementLost {
                 peer,
@@ -217,6 +268,7 @@ impl fmt::Display for Reason {
             Reason::LeaderHeard { leader } => write!(f, "heard {leader}"),
             Reason::QuorumLost => f.write_str("quorum lost"),
             Reason::Removed => f.write_str("no voter any more"),
+            Reason::Damaged => f.write_str("damaged log"),
         }
     }
 }
@@ -229,6 +281,7 @@ impl fmt::Display for VoteRefusal {
             VoteRefusal::LogBehind { candidate, own } => {
                 write!(f, "its log ends at {candidate}, ours at {own}")
             }
+            VoteRefusal::Repairing { count } => write!(f, "repairing {count} entries"),
             VoteRefusal::TermTooLow { current } => write!(f, "now at {current}"),
         }
     }

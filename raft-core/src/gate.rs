@@ -1,10 +1,12 @@
 //! The gate through which every message comes in: who, which term, and whether it makes sense at
 //! all.
 
-use crate::log::slice;
+use crate::log::{Holds, slice};
+use crate::role::RoleState;
 use crate::{
     Envelope, Event, HeartbeatResponse, InstallSnapshot, Message, Node, NodeId, Reason, Rejected,
-    Storage, Term, VoteRefusal, VoteRequest, VoteResponse,
+    RepairAnswer, RepairOutcome, SnapshotMeta, Storage, Term, VoteRefusal, VoteRequest,
+    VoteResponse, role,
 };
 
 impl<S: Storage> Node<S> {
@@ -23,11 +25,40 @@ impl<S: Storage> Node<S> {
             term,
             message,
         } = envelope;
-        if let Message::PreVote(request) = message {
-            let leader = self.role.leader(self.core.id());
-            self.core.answer_pre_vote(from, term, request, leader);
-            return Ok(());
+        match message {
+            Message::PreVote(request) => {
+                let leader = self.role.leader(self.core.id());
+                self.core.answer_pre_vote(from, term, request, leader);
+                Ok(())
+            }
+            Message::RepairAsk(ask) => {
+                self.core.answer_repair_ask(from, term, ask);
+                Ok(())
+            }
+            Message::RepairAnswer(answer) => self.step_repair_answer(from, answer),
+            Message::SnapshotAsk(ask) => {
+                self.core.answer_snapshot_ask(from, ask);
+                Ok(())
+            }
+            Message::RepairSnapshot(install) => self.step_repair_snapshot(from, term, install.meta),
+            message @ (Message::PreVoteResponse(_)
+            | Message::Vote(_)
+            | Message::VoteResponse(_)
+            | Message::Append(_)
+            | Message::AppendResponse(_)
+            | Message::Heartbeat(_)
+            | Message::HeartbeatResponse(_)
+            | Message::InstallSnapshot(_)
+            | Message::SnapshotResponse(_)
+            | Message::ReadIndex(_)
+            | Message::ReadIndexResponse(_)
+            | Message::TimeoutNow
+            | Message::Repairing(_)) => self.step_in_term(from, term, message),
         }
+    }
+
+    /// Handles a message that belongs to a term.
+    fn step_in_term(&mut self, from: NodeId, term: Term, message: Message) -> Result<(), Rejected> {
         let before = self.core.term();
         if message.has_future_term() {
             self.check_pre_vote_grant(term)?;
@@ -42,6 +73,36 @@ impl<S: Storage> Node<S> {
             Err(rejected) => return Err(rejected),
         }
         Ok(())
+    }
+
+    fn step_repair_answer(&mut self, from: NodeId, answer: RepairAnswer) -> Result<(), Rejected> {
+        self.core.take_repair_answer(from, answer)?;
+        match self.role {
+            RoleState::Leader(_) => {}
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                self.core.drop_what_nobody_had();
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot of committed state may come from anybody, of whatever term.
+    fn step_repair_snapshot(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        meta: SnapshotMeta,
+    ) -> Result<(), Rejected> {
+        if term > self.core.term() {
+            self.become_follower(term, None, Reason::HigherTerm { from });
+        }
+        // A leader holds all that is committed, so only what it lost can be of use to it.
+        let is_leader = matches!(self.role, RoleState::Leader(_));
+        let is_foreign = is_leader && self.core.log.may_hold(meta.id) != Holds::Yes;
+        if is_foreign || !self.core.log.is_faulty() {
+            return Err(Rejected::Unasked);
+        }
+        role::take_snapshot(&mut self.core, meta).map(|_| ())
     }
 
     fn check_address(&self, envelope: &Envelope) -> Result<(), Rejected> {
@@ -147,7 +208,9 @@ impl<S: Storage> Node<S> {
             | Message::TimeoutNow
             | Message::RepairAsk(_)
             | Message::RepairAnswer(_)
-            | Message::Repairing(_) => {}
+            | Message::Repairing(_)
+            | Message::SnapshotAsk(_)
+            | Message::RepairSnapshot(_) => {}
         }
     }
 }
@@ -158,14 +221,20 @@ fn check_content(envelope: &Envelope) -> Result<(), Rejected> {
             slice::check_append(envelope.term, append).map_err(Rejected::MalformedAppend)
         }
         Message::InstallSnapshot(InstallSnapshot { meta })
+        | Message::RepairSnapshot(InstallSnapshot { meta })
             if !slice::snapshot_is_sound(envelope.term, meta) =>
         {
             Err(Rejected::MalformedSnapshot)
         }
-        Message::RepairAsk(_) | Message::RepairAnswer(_) | Message::Repairing(_) => {
-            Err(Rejected::Unsupported)
+        Message::RepairAsk(ask) if !slice::repair_ask_is_sound(ask) => {
+            Err(Rejected::MalformedRepair)
         }
+        Message::RepairAnswer(answer) => check_repair_answer(answer),
         Message::InstallSnapshot(_)
+        | Message::RepairSnapshot(_)
+        | Message::RepairAsk(_)
+        | Message::Repairing(_)
+        | Message::SnapshotAsk(_)
         | Message::PreVote(_)
         | Message::PreVoteResponse(_)
         | Message::Vote(_)
@@ -177,5 +246,19 @@ fn check_content(envelope: &Envelope) -> Result<(), Rejected> {
         | Message::ReadIndex(_)
         | Message::ReadIndexResponse(_)
         | Message::TimeoutNow => Ok(()),
+    }
+}
+
+fn check_repair_answer(answer: &RepairAnswer) -> Result<(), Rejected> {
+    if !slice::repair_ask_is_sound(&answer.ask) {
+        return Err(Rejected::MalformedRepair);
+    }
+    match &answer.outcome {
+        RepairOutcome::Have { entries } => {
+            slice::check_repair(&answer.ask, entries).map_err(Rejected::MalformedAppend)
+        }
+        RepairOutcome::Compacted { .. } | RepairOutcome::Never { .. } | RepairOutcome::Maybe => {
+            Ok(())
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What must hold of a node at any time between two calls.
 
 use crate::role::RoleState;
-use crate::{LogIndex, Node, PeerState, Storage};
+use crate::{LogIndex, Node, PeerState, Role, Storage};
 
 impl<S: Storage> Node<S> {
     /// Walks the whole node and panics, with the values, if anything does not hold. For tests and
@@ -13,6 +13,7 @@ impl<S: Storage> Node<S> {
         self.check_positions();
         self.check_terms();
         self.check_membership();
+        self.check_faults();
         if let RoleState::Leader(_) = &self.role {
             self.check_leader();
         }
@@ -79,7 +80,8 @@ impl<S: Storage> Node<S> {
             );
         }
         let mut before = None;
-        for index in (log.first_index().prev().0..=log.last_index().0).map(LogIndex) {
+        let positions = (log.first_index().prev().0..=log.last_index().0).map(LogIndex);
+        for index in positions.filter(|index| !log.faults.is_unknown(*index)) {
             let term = log.term(index).expect("all terms of the log are known");
             assert!(
                 before.is_none_or(|before| before <= term),
@@ -91,6 +93,26 @@ impl<S: Storage> Node<S> {
             before <= Some(state.term),
             "the log is ahead of term {}",
             state.term
+        );
+    }
+
+    /// A damaged entry blocks what follows it, and with it this node's candidacy.
+    fn check_faults(&self) {
+        let log = &self.core.log;
+        if !log.is_faulty() {
+            return;
+        }
+        let last = log.last_index();
+        assert!(
+            !log.faults.is_unknown(last),
+            "nobody knows in which term the log ends at {last}"
+        );
+        let beyond = log.faults.first_from(last.next());
+        assert_eq!(beyond, None, "damaged beyond the end, {last}");
+        let role = self.role.role();
+        assert!(
+            matches!(role, Role::Follower | Role::Leader),
+            "{role} with a damaged log"
         );
     }
 

@@ -97,6 +97,7 @@ mod progress;
 mod quorum;
 mod read_index;
 mod ready;
+mod repair;
 mod rng;
 mod role;
 mod status;
@@ -112,14 +113,14 @@ pub use event::{Event, Reason, VoteRefusal};
 pub use membership::{Configuration, ConfigurationChange, MemberChange};
 pub use message::{
     Append, AppendResponse, Envelope, Heartbeat, HeartbeatResponse, InstallSnapshot, Message,
-    ReadIndex, ReadIndexResponse, RepairAnswer, RepairAsk, Repairing, SnapshotResponse,
-    VoteRequest, VoteResponse,
+    ReadIndex, ReadIndexResponse, RepairAnswer, RepairAsk, RepairOutcome, Repairing, SnapshotAsk,
+    SnapshotResponse, VoteRequest, VoteResponse,
 };
 pub use node::Node;
 pub use ready::{Fetch, FetchPurpose, Persist, Proposal, ReadState, Ready, SnapshotOutcome};
-pub use status::{PeerState, PeerStatus, Role, Status};
-pub use storage::{InitialState, MemoryStorage, SnapshotMeta, Storage, StorageError};
+pub use status::{PeerState, PeerStatus, RepairStatus, Role, Status};
+pub use storage::{FaultyEntry, InitialState, MemoryStorage, SnapshotMeta, Storage, StorageError};
 pub use types::{
-    Entry, EntryId, EntryKind, HardState, LogIndex, NodeId, PersistId, ReadId, Term,
+    Entry, EntryId, EntryKind, HardState, LogIndex, NodeId, PersistId, ReadId, RepairId, Term,
     UnknownEntryKind,
 };

@@ -1,5 +1,7 @@
 //! One view over stable and unstable entries.
 
+mod faults;
+mod repair;
 pub(crate) mod slice;
 mod unstable;
 
@@ -7,9 +9,13 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use self::faults::Faults;
+pub(crate) use self::repair::Holds;
 use self::unstable::Unstable;
 use crate::types::entries_bytes;
-use crate::{Entry, EntryId, LogIndex, SnapshotMeta, Storage, StorageError, Term};
+use crate::{
+    Entry, EntryId, FaultyEntry, LogIndex, RepairId, SnapshotMeta, Storage, StorageError, Term,
+};
 
 /// The log as the core sees it: what the storage holds, the entries on their way there, and how far
 /// it is committed and applied.
@@ -23,6 +29,11 @@ pub(crate) struct RaftLog<S> {
     /// A snapshot that replaces the log and is not durable yet. While it waits the storage is not
     /// asked for anything, because it may answer for the old log or for the new one.
     installing: Option<Installing>,
+    /// A snapshot that takes the place of damaged entries only, and is not durable yet. The log
+    /// after it stays.
+    covering: Option<Installing>,
+    /// Damaged entries.
+    pub(crate) faults: Faults,
     persisted: LogIndex,
     committed: LogIndex,
     applying: Applying,
@@ -47,6 +58,13 @@ struct Applying {
     fetched: Vec<Entry>,
 }
 
+/// What of the log stays when a snapshot is installed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum KeptLog {
+    Nothing,
+    AfterSnapshot,
+}
+
 /// Committed entries to be applied, or the range to be read first.
 pub(crate) enum Committed {
     Entries(Vec<Entry>),
@@ -54,7 +72,14 @@ pub(crate) enum Committed {
 }
 
 impl<S: Storage> RaftLog<S> {
-    pub(crate) fn new(storage: S, applied: LogIndex, committed: LogIndex) -> RaftLog<S> {
+    /// `repair_base` is where the numbers of this life's repair questions begin.
+    pub(crate) fn new(
+        storage: S,
+        applied: LogIndex,
+        committed: LogIndex,
+        faulty: Vec<FaultyEntry>,
+        repair_base: RepairId,
+    ) -> RaftLog<S> {
         let persisted = storage.last_index();
         let applying = Applying {
             applied,
@@ -65,14 +90,21 @@ impl<S: Storage> RaftLog<S> {
             fetched: Vec::new(),
         };
         let unstable = Unstable::new(persisted.next());
-        RaftLog {
+        let mut log = RaftLog {
             storage,
             unstable,
             installing: None,
+            covering: None,
+            faults: Faults::new(faulty, repair_base),
             persisted,
             committed,
             applying,
-        }
+        };
+        log.settle_terms();
+        // The stored commit index may lag, so it may as well name an entry whose term is known:
+        // appends are compared with it.
+        log.committed = log.newest_known(committed).index.max(applied);
+        log
     }
 
     pub(crate) fn first_index(&self) -> LogIndex {
@@ -96,7 +128,8 @@ impl<S: Storage> RaftLog<S> {
         })
     }
 
-    /// The term of the entry at `index`, or of the end of what was compacted; none outside.
+    /// The term of the entry at `index`, or of the end of what was compacted; none outside, and
+    /// none for a damaged entry of which not even that can be read.
     pub(crate) fn term(&self, index: LogIndex) -> Option<Term> {
         if index >= self.unstable.first() {
             return self.unstable.id(index).map(|id| id.term);
@@ -105,10 +138,15 @@ impl<S: Storage> RaftLog<S> {
             let id = installing.meta.id;
             return (index == id.index).then_some(id.term);
         }
+        if let Some(fault) = self.faults.get(index) {
+            return fault.term;
+        }
         match self.storage.term(index) {
             Ok(term) => Some(term),
             Err(StorageError::Compacted | StorageError::Unavailable) => None,
-            Err(StorageError::Later) => panic!("the storage must know the term of {index} at once"),
+            Err(error @ (StorageError::Later | StorageError::Faulty)) => {
+                panic!("the storage must know the term of {index} at once: {error}")
+            }
         }
     }
 
@@ -118,12 +156,13 @@ impl<S: Storage> RaftLog<S> {
 
     /// The newest entry at or below `index` with a term not above `term`: the newest one that could
     /// agree with a log that has `term` at `index`. Falls back to the position before the first
-    /// entry whose term is unknown.
+    /// entry. Damaged entries of unknown term are passed over: nothing may be claimed of them.
     pub(crate) fn newest_not_above(&self, index: LogIndex, term: Term) -> EntryId {
         let mut at = index.min(self.last_index());
         loop {
             match self.term(at) {
                 Some(found) if found > term => at = at.prev(),
+                None if self.faults.is_unknown(at) => at = at.prev(),
                 Some(found) => {
                     return EntryId {
                         index: at,
@@ -159,7 +198,11 @@ impl<S: Storage> RaftLog<S> {
         if range.start >= self.unstable.first() {
             return Ok(self.unstable.slice(range, max_bytes));
         }
-        let stored = range.start..range.end.min(self.unstable.first());
+        if self.faults.contains(range.start) {
+            return Err(StorageError::Faulty);
+        }
+        let end = self.readable_through(range.start, range.end.prev()).next();
+        let stored = range.start..end.min(self.unstable.first());
         let mut entries = self
             .storage
             .entries(stored.clone(), max_bytes)
@@ -176,7 +219,7 @@ impl<S: Storage> RaftLog<S> {
             Some(range.start),
             "the storage answered with other entries"
         );
-        self.extend_with_unstable(&mut entries, range.end, max_bytes);
+        self.extend_with_unstable(&mut entries, end, max_bytes);
         Ok(entries)
     }
 
@@ -196,8 +239,10 @@ impl<S: Storage> RaftLog<S> {
     /// What of `range` can be read from a disk. A log refuses to read what it has not synced, so a
     /// range that goes further gets nothing: n3 is far behind, n1 takes writes all the time and asks
     /// its log for 7 to 900, of which 899 and 900 are on their way to the disk, again and again.
+    /// Nor does it read what is damaged.
     pub(crate) fn durable_part(&self, range: Range<LogIndex>) -> Range<LogIndex> {
-        range.start..range.end.min(self.unstable.first())
+        let last = self.readable_through(range.start, range.end.prev());
+        range.start..last.next().min(self.unstable.first())
     }
 
     pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
@@ -217,6 +262,7 @@ impl<S: Storage> RaftLog<S> {
             self.first_index()
         );
         self.unstable.truncate(from);
+        self.faults.truncate(from);
         self.persisted = self.persisted.min(from.prev());
     }
 
@@ -232,7 +278,24 @@ impl<S: Storage> RaftLog<S> {
         self.persisted = self.persisted.min(self.committed);
         self.committed = index;
         self.applying.forget_fetch();
+        self.faults.truncate(LogIndex(0));
+        self.covering = None;
         self.installing = Some(Installing {
+            meta,
+            submitted: false,
+        });
+    }
+
+    /// Takes the state of a snapshot over damaged entries that were not applied yet. This log holds
+    /// the snapshot's last entry, so what follows stays: it may be acknowledged.
+    pub(crate) fn cover(&mut self, meta: SnapshotMeta) {
+        let through = self.applying.handed_out;
+        assert!(
+            meta.id.index > through && self.may_hold(meta.id) == Holds::Yes,
+            "{meta} does not lead on from {through}"
+        );
+        self.commit_to(meta.id.index);
+        self.covering = Some(Installing {
             meta,
             submitted: false,
         });
@@ -243,34 +306,47 @@ impl<S: Storage> RaftLog<S> {
     }
 
     pub(crate) fn has_unsubmitted(&self) -> bool {
-        let snapshot = self
-            .installing
-            .as_ref()
-            .is_some_and(|installing| !installing.submitted);
-        snapshot || self.unstable.unsubmitted() < self.unstable.end()
+        let is_waiting = |it: &Installing| !it.submitted;
+        self.installing.as_ref().is_some_and(is_waiting)
+            || self.covering.as_ref().is_some_and(|it| self.may_cover(it))
+            || self.faults.has_received()
+            || self.unstable.unsubmitted() < self.unstable.end()
     }
 
-    pub(crate) fn submit(&mut self) -> (Option<SnapshotMeta>, Vec<Entry>) {
-        let snapshot = self
-            .installing
-            .as_mut()
-            .filter(|installing| !installing.submitted);
-        let snapshot = snapshot.map(|installing| {
+    /// A snapshot that keeps the log is written only after the log up to it: a crash between would
+    /// leave a gap behind the snapshot.
+    fn may_cover(&self, covering: &Installing) -> bool {
+        !covering.submitted && covering.meta.id.index <= self.persisted
+    }
+
+    /// The snapshot to be installed, and what is to become of the log.
+    pub(crate) fn submit_snapshot(&mut self) -> Option<(SnapshotMeta, KeptLog)> {
+        if let Some(installing) = self.installing.as_mut().filter(|it| !it.submitted) {
             installing.submitted = true;
-            installing.meta.clone()
-        });
-        (snapshot, self.unstable.submit())
+            return Some((installing.meta.clone(), KeptLog::Nothing));
+        }
+        if !self.covering.as_ref().is_some_and(|it| self.may_cover(it)) {
+            return None;
+        }
+        let covering = self.covering.as_mut()?;
+        covering.submitted = true;
+        Some((covering.meta.clone(), KeptLog::AfterSnapshot))
+    }
+
+    pub(crate) fn submit_entries(&mut self) -> Vec<Entry> {
+        self.unstable.submit()
     }
 
     /// The snapshot is on disk and loaded into the state machine.
     pub(crate) fn installed(&mut self, id: EntryId) {
         self.applying.skip_to(id.index);
-        if self
-            .installing
-            .as_ref()
-            .is_some_and(|installing| installing.meta.id == id)
-        {
+        let is_done = |it: &Option<Installing>| it.as_ref().is_some_and(|it| it.meta.id == id);
+        if is_done(&self.installing) {
             self.installing = None;
+        }
+        if is_done(&self.covering) {
+            self.covering = None;
+            self.faults.forget_through(id.index);
         }
     }
 
@@ -309,6 +385,13 @@ impl<S: Storage> RaftLog<S> {
         self.installing.is_some()
     }
 
+    /// Whether a snapshot that covers damaged entries up to `index` is on its way to the disk.
+    pub(crate) fn is_covering(&self, index: LogIndex) -> bool {
+        self.covering
+            .as_ref()
+            .is_some_and(|it| it.meta.id.index >= index)
+    }
+
     pub(crate) fn unstable_first(&self) -> LogIndex {
         self.unstable.first()
     }
@@ -317,8 +400,13 @@ impl<S: Storage> RaftLog<S> {
     pub(crate) fn has_committed(&self, max_bytes: u64) -> bool {
         self.installing.is_none()
             && self.applying.fetching.is_none()
-            && self.applying.handed_out < self.committed
+            && self.applying.handed_out < self.applicable()
             && self.applying.bytes < max_bytes
+    }
+
+    /// Committed entries up to here can be applied: a damaged one must come back first.
+    fn applicable(&self) -> LogIndex {
+        self.readable_through(self.applying.handed_out.next(), self.committed)
     }
 
     /// The next committed entries, as far as the limit of what is handed out and not applied
@@ -332,7 +420,7 @@ impl<S: Storage> RaftLog<S> {
             self.applying.hand_out(&fetched);
             return Committed::Entries(fetched);
         }
-        let range = self.applying.handed_out.next()..self.committed.next();
+        let range = self.applying.handed_out.next()..self.applicable().next();
         match self.entries(range.clone(), max_bytes - self.applying.bytes) {
             Ok(entries) => {
                 self.applying.hand_out(&entries);
@@ -341,6 +429,10 @@ impl<S: Storage> RaftLog<S> {
             Err(StorageError::Later) => {
                 self.applying.fetching = Some(range.start);
                 Committed::Fetch(self.durable_part(range))
+            }
+            Err(StorageError::Faulty) => {
+                self.on_faulty(range.start);
+                Committed::Entries(Vec::new())
             }
             Err(error @ (StorageError::Compacted | StorageError::Unavailable)) => {
                 panic!("entries {range:?} are committed and not applied: {error}")

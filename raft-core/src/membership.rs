@@ -255,6 +255,32 @@ impl Membership {
         self.history.iter().rev().find(|(since, _)| *since <= index)
     }
 
+    /// All members of the configurations that may still matter.
+    pub(crate) fn members_ever(&self) -> BTreeSet<NodeId> {
+        let configurations = self.history.iter();
+        configurations.flat_map(|(_, it)| it.members()).collect()
+    }
+
+    /// All voters of them, in either half.
+    pub(crate) fn voters_ever(&self) -> BTreeSet<NodeId> {
+        let configurations = self.history.iter();
+        configurations.flat_map(|(_, it)| it.all_voters()).collect()
+    }
+
+    /// Takes in a configuration whose entry was damaged. Returns whether it was not known.
+    pub(crate) fn learn(&mut self, index: LogIndex, configuration: Configuration) -> bool {
+        let position = self.history.partition_point(|(since, _)| *since < index);
+        let is_known = self
+            .history
+            .get(position)
+            .is_some_and(|(at, _)| *at == index);
+        if is_known || position == 0 {
+            return false; // Older than what matters, if it is not known.
+        }
+        self.history.insert(position, (index, configuration));
+        true
+    }
+
     pub(crate) fn append(&mut self, index: LogIndex, configuration: Configuration) {
         assert!(
             index > self.current_index(),

@@ -4,13 +4,15 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::types::write_spaced;
-use crate::{Entry, EntryId, LogIndex, NodeId, ReadId, SnapshotMeta, Term};
+use crate::{Entry, EntryId, LogIndex, NodeId, ReadId, RepairId, SnapshotMeta, Term};
 
 /// A message with its sender, receiver and the sender's term.
 ///
 /// A [`Message::PreVote`] and a granted [`Message::PreVoteResponse`] carry the term that *would
-/// be*, one above the asker's; nobody takes such a term over. All other messages carry the sender's
-/// own term.
+/// be*, one above the asker's; nobody takes such a term over. Nor does anybody look at the term of
+/// [`Message::RepairAsk`], [`Message::RepairAnswer`] (which echoes the asker's) and
+/// [`Message::SnapshotAsk`]: what a log holds at some place has nothing to do with who leads now.
+/// All other messages carry the sender's own term.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Envelope {
@@ -55,12 +57,17 @@ pub enum Message {
     ReadIndexResponse(ReadIndexResponse),
     /// The leader asks the receiver to campaign at once (leader transfer, thesis 3.10).
     TimeoutNow,
-    /// Reserved: a repairing node asks for entries.
+    /// A repairing node asks everybody for entries that it lost.
     RepairAsk(RepairAsk),
-    /// Reserved: answer to [`Message::RepairAsk`].
+    /// Answer to [`Message::RepairAsk`].
     RepairAnswer(RepairAnswer),
-    /// Reserved: instead of an acknowledgement from a repairing node.
+    /// Instead of an acknowledgement from a repairing node.
     Repairing(Repairing),
+    /// A repairing node asks for a snapshot.
+    SnapshotAsk(SnapshotAsk),
+    /// A snapshot for a repairing node, from anybody. Its data moves as that of
+    /// [`Message::InstallSnapshot`]; it is not acknowledged.
+    RepairSnapshot(InstallSnapshot),
 }
 
 /// Content of [`Message::PreVote`] and [`Message::Vote`].
@@ -178,39 +185,65 @@ pub struct ReadIndexResponse {
     pub index: LogIndex,
 }
 
-/// Content of [`Message::RepairAsk`] (reserved).
+/// Content of [`Message::RepairAsk`]: which entries, and of which log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RepairAsk {
+    /// Names the question.
+    pub id: RepairId,
     /// First index asked for.
     pub first: LogIndex,
     /// Last index asked for.
     pub last: LogIndex,
-    /// An entry of the log that is meant.
+    /// An entry of the log that is meant, at or above `first`: the first one asked for if its term
+    /// is known, else the next one that is known. All logs that hold it are the same up to there
+    /// (log matching, thesis 3.5).
     pub anchor: EntryId,
 }
 
-/// Content of [`Message::RepairAnswer`] (reserved).
+/// Content of [`Message::RepairAnswer`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum RepairAnswer {
-    /// The entries.
+pub struct RepairAnswer {
+    /// Echo of the question.
+    pub ask: RepairAsk,
+    /// What the sender can say.
+    pub outcome: RepairOutcome,
+}
+
+/// What the log of the one who was asked has of entries that another lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum RepairOutcome {
+    /// The sender's log holds the anchor, and these are the intact entries among those asked for,
+    /// or the first of them.
     Have {
-        /// Intact entries of the log that holds the anchor.
+        /// Consecutive entries.
         entries: Vec<Entry>,
     },
-    /// They are covered by a snapshot.
+    /// The sender's log begins later; it has a snapshot of committed state instead.
     Compacted {
         /// The last entry that the snapshot includes.
         snapshot: EntryId,
     },
-    /// The sender knows what its log holds there, and it is not the log of the anchor.
-    Never,
-    /// The sender's own copy is faulty or unknown.
+    /// The sender knows its log, and it does not hold the anchor.
+    Never {
+        /// Term of what the sender's log holds at [`RepairAsk::first`]; none if it ends before.
+        held: Option<Term>,
+    },
+    /// The sender's own copy is damaged or unknown.
     Maybe,
 }
 
-/// Content of [`Message::Repairing`] (reserved).
+/// Content of [`Message::SnapshotAsk`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SnapshotAsk {
+    /// The least index that the snapshot must include to be of use.
+    pub covering: LogIndex,
+}
+
+/// Content of [`Message::Repairing`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Repairing {
@@ -238,8 +271,18 @@ impl Message {
             | Message::ReadIndex(_)
             | Message::RepairAsk(_)
             | Message::RepairAnswer(_)
-            | Message::Repairing(_) => false,
+            | Message::Repairing(_)
+            | Message::SnapshotAsk(_)
+            | Message::RepairSnapshot(_) => false,
         }
+    }
+
+    /// Whether the message has nothing to do with terms, so that nobody looks at its envelope's.
+    pub(crate) fn ignores_terms(&self) -> bool {
+        matches!(
+            self,
+            Message::RepairAsk(_) | Message::RepairAnswer(_) | Message::SnapshotAsk(_)
+        )
     }
 
     /// Whether the envelope's term is one that would be, so that it says nothing about the sender's
@@ -249,6 +292,32 @@ impl Message {
             self,
             Message::PreVote(_) | Message::PreVoteResponse(VoteResponse { granted: true })
         )
+    }
+
+    /// The snapshot whose data has to move together with this message, if it is about one. A
+    /// receiving driver steps the message only when the data is staged on its disk.
+    pub fn snapshot(&self) -> Option<&SnapshotMeta> {
+        match self {
+            Message::InstallSnapshot(install) | Message::RepairSnapshot(install) => {
+                Some(&install.meta)
+            }
+            Message::PreVote(_)
+            | Message::PreVoteResponse(_)
+            | Message::Vote(_)
+            | Message::VoteResponse(_)
+            | Message::Append(_)
+            | Message::AppendResponse(_)
+            | Message::Heartbeat(_)
+            | Message::HeartbeatResponse(_)
+            | Message::SnapshotResponse(_)
+            | Message::ReadIndex(_)
+            | Message::ReadIndexResponse(_)
+            | Message::TimeoutNow
+            | Message::RepairAsk(_)
+            | Message::RepairAnswer(_)
+            | Message::Repairing(_)
+            | Message::SnapshotAsk(_) => None,
+        }
     }
 
     /// The name of the kind, as in the text form.
@@ -270,6 +339,8 @@ impl Message {
             Message::RepairAsk(_) => "RepairAsk",
             Message::RepairAnswer(_) => "RepairAnswer",
             Message::Repairing(_) => "Repairing",
+            Message::SnapshotAsk(_) => "SnapshotAsk",
+            Message::RepairSnapshot(_) => "RepairSnapshot",
         }
     }
 }
@@ -316,16 +387,17 @@ impl Message {
                 heartbeat.commit, heartbeat.round
             ),
             Message::HeartbeatResponse(response) => write!(f, ", round {}", response.round),
-            Message::InstallSnapshot(install) => write!(f, ", {}", install.meta),
+            Message::InstallSnapshot(install) | Message::RepairSnapshot(install) => {
+                write!(f, ", {}", install.meta)
+            }
             Message::SnapshotResponse(response) => write!(f, ", matched {}", response.matched),
             Message::ReadIndex(_) => Ok(()),
             Message::ReadIndexResponse(response) => write!(f, ", index {}", response.index),
             Message::TimeoutNow => Ok(()),
-            Message::RepairAsk(ask) => {
-                write!(f, ", {}..={} of {}", ask.first, ask.last, ask.anchor)
-            }
-            Message::RepairAnswer(_) => Ok(()),
+            Message::RepairAsk(ask) => write!(f, ", {ask}"),
+            Message::RepairAnswer(answer) => write!(f, ", {}: {}", answer.ask, answer.outcome),
             Message::Repairing(repairing) => write!(f, ", {} faulty", repairing.count),
+            Message::SnapshotAsk(ask) => write!(f, ", covering {}", ask.covering),
         }
     }
 }
@@ -335,5 +407,27 @@ impl Append {
         write!(f, ", prev {}, [", self.prev)?;
         write_spaced(f, &self.entries)?;
         write!(f, "], commit {}", self.commit)
+    }
+}
+
+impl fmt::Display for RepairAsk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..={} of {}", self.first, self.last, self.anchor)
+    }
+}
+
+impl fmt::Display for RepairOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RepairOutcome::Have { entries } => {
+                f.write_str("have [")?;
+                write_spaced(f, entries)?;
+                f.write_str("]")
+            }
+            RepairOutcome::Compacted { snapshot } => write!(f, "compacted up to {snapshot}"),
+            RepairOutcome::Never { held: Some(term) } => write!(f, "never, term {term} instead"),
+            RepairOutcome::Never { held: None } => f.write_str("never, ends before"),
+            RepairOutcome::Maybe => f.write_str("maybe"),
+        }
     }
 }

@@ -3,17 +3,19 @@
 use alloc::vec::Vec;
 
 use crate::core::{Core, ElectionTimer};
-use crate::log::{Committed, RaftLog};
+use crate::log::{Committed, KeptLog, RaftLog};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::persistence::Persistence;
 use crate::read_index::Reader;
+use crate::repair::Repair;
 use crate::rng::Rng;
 use crate::role::{Follower, Leader, Next, RoleState};
 use crate::{
-    ChangeError, Config, ConfigError, Configuration, ConfigurationChange, Entry, EntryId, Fetch,
-    FetchPurpose, InitialState, LogIndex, NodeId, Persist, PersistId, Proposal, ProposeError,
-    ReadError, ReadId, Ready, Reason, Role, SnapshotOutcome, Status, Storage, Term, TransferError,
+    ChangeError, Config, ConfigError, Configuration, ConfigurationChange, Entry, EntryId, Event,
+    Fetch, FetchPurpose, InitialState, LogIndex, NodeId, Persist, PersistId, Proposal,
+    ProposeError, ReadError, ReadId, Ready, Reason, RepairId, Role, SnapshotOutcome, Status,
+    Storage, Term, TransferError,
 };
 
 /// One member of a cluster.
@@ -41,24 +43,34 @@ impl<S: Storage> Node<S> {
         check_initial(&initial, &storage)?;
         let mut rng = Rng::new(config.seed);
         let timer = ElectionTimer::draw(&config, &mut rng);
-        let next_forward = ReadId(rng.next_u64());
-        let mut membership = Membership::new(initial.configuration_index, initial.configuration);
-        let base = initial.configuration_index;
-        for (index, configuration) in initial.configurations {
-            if index > base {
+        // Where the names of this life's requests begin, with room to count up.
+        let base = rng.next_u64() >> 1;
+        let InitialState {
+            hard_state,
+            configuration,
+            configuration_index,
+            applied,
+            commit,
+            configurations,
+            faulty,
+        } = initial;
+        let mut membership = Membership::new(configuration_index, configuration);
+        for (index, configuration) in configurations {
+            if index > configuration_index {
                 membership.append(index, configuration);
             }
         }
         let core = Core {
             config,
-            hard_state: initial.hard_state,
-            log: RaftLog::new(storage, initial.applied, initial.commit),
+            hard_state,
+            log: RaftLog::new(storage, applied, commit, faulty, RepairId(base)),
             membership,
-            persistence: Persistence::new(initial.hard_state),
+            persistence: Persistence::new(hard_state),
             timer,
             outbox: Outbox::default(),
+            repair: Repair::default(),
             rng,
-            next_forward,
+            next_forward: ReadId(base),
         };
         let announced_term = core.term();
         Ok(Node {
@@ -70,6 +82,7 @@ impl<S: Storage> Node<S> {
 
     /// One tick of the caller's clock has passed.
     pub fn tick(&mut self) {
+        self.core.tick_repair();
         let next = self.role.tick(&mut self.core);
         self.apply_next(next);
     }
@@ -225,12 +238,14 @@ impl<S: Storage> Node<S> {
             || core.log.has_unsubmitted()
             || core.log.has_committed(core.config.max_apply_bytes)
             || self.role.has_unsent()
+            || core.repair_is_due()
     }
 
     /// Takes everything that is to be done. The persist part counts as handed out, in the order of
     /// the calls.
     pub fn ready(&mut self) -> Ready {
         self.role.flush(&mut self.core);
+        self.core.flush_repair();
         let core = &mut self.core;
         let persist = take_persist(core);
         let committed = take_committed(core);
@@ -261,6 +276,11 @@ impl<S: Storage> Node<S> {
         if let Some(index) = completion.covers {
             self.core.log.persisted_to(index);
         }
+        let count = self.core.log.faults.complete(id);
+        if count > 0 {
+            let left = self.core.log.faults.count();
+            self.core.event(Event::Repaired { count, left });
+        }
         self.on_durable();
     }
 
@@ -289,10 +309,37 @@ impl<S: Storage> Node<S> {
                     leader.on_fetched(&mut self.core, peer, fetch.range.start, entries);
                 }
             }
+            FetchPurpose::Repair(peer, ask) => {
+                let start = fetch.range.start;
+                self.core.on_fetched_for_repair(peer, ask, start, entries);
+            }
         }
     }
 
-    /// The entries of a [`Fetch`] are gone, compacted meanwhile. The core decides again what to do.
+    /// Stored entries turned out to be damaged: their bytes do not match their checksums, or cannot
+    /// be read. They are asked for, and come back in [`Persist::repaired`].
+    ///
+    /// If what is damaged was applied already the others may have compacted it away: then
+    /// [`Event::SnapshotWanted`] asks for a snapshot of this node.
+    ///
+    /// Indexes that the log does not hold durably, or that its newest snapshot covers, are ignored:
+    /// for the latter the driver purges the log up to the snapshot. A leader goes on for two
+    /// election timeouts, without counting itself for new entries, and then hands over.
+    pub fn on_faulty(&mut self, indexes: impl IntoIterator<Item = LogIndex>) {
+        for index in indexes {
+            self.core.log.on_faulty(index);
+        }
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.notice_damage(&self.core),
+            RoleState::PreCandidate(_) | RoleState::Candidate(_) if self.core.log.is_faulty() => {
+                self.apply_next(Next::Follow(Reason::Damaged));
+            }
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {}
+        }
+    }
+
+    /// The entries of a [`Fetch`] are gone, compacted meanwhile, or damaged, which was reported by
+    /// [`on_faulty`](Node::on_faulty) before. The core decides again what to do.
     pub fn on_fetch_failed(&mut self, fetch: Fetch) {
         match fetch.purpose {
             FetchPurpose::Apply => self.core.log.on_fetch_failed(fetch.range.start),
@@ -301,6 +348,7 @@ impl<S: Storage> Node<S> {
                     leader.on_fetch_failed(peer, fetch.range.start);
                 }
             }
+            FetchPurpose::Repair(..) => {} // The other one asks again.
         }
     }
 
@@ -316,6 +364,7 @@ impl<S: Storage> Node<S> {
 
     /// The transport lost `peer`: what was sent to it may be lost.
     pub fn on_unreachable(&mut self, peer: NodeId) {
+        self.core.repair.on_peer_lost(peer);
         if let RoleState::Leader(leader) = &mut self.role {
             leader.on_unreachable(&mut self.core, peer);
         }
@@ -323,6 +372,7 @@ impl<S: Storage> Node<S> {
 
     /// `peer` was started anew: what its last life acknowledged in this leadership counts no more.
     pub fn on_peer_restarted(&mut self, peer: NodeId) {
+        self.core.repair.on_peer_lost(peer);
         if let RoleState::Leader(leader) = &mut self.role {
             leader.on_peer_restarted(&mut self.core, peer);
         }
@@ -381,6 +431,7 @@ impl<S: Storage> Node<S> {
             persisted: core.log.persisted(),
             snapshot: core.log.storage.snapshot().map(|meta| meta.id),
             transfer: leader.and_then(|leader| leader.transfer_target()),
+            repair: core.repair_status(),
             own_term_committed: leader.is_some_and(|leader| leader.own_term_committed(core)),
             progress: leader
                 .map(|leader| leader.peer_status())
@@ -415,14 +466,20 @@ fn take_persist<S: Storage>(core: &mut Core<S>) -> Option<Persist> {
     if hard_state.is_none() && !core.log.has_unsubmitted() {
         return None;
     }
-    let (snapshot, entries) = core.log.submit();
-    let snapshot_id = snapshot.as_ref().map(|meta| meta.id);
+    let (snapshot, kept) = core.log.submit_snapshot().unzip();
+    let entries = core.log.submit_entries();
     let last_entry = entries.last().map(|entry| entry.index);
-    let id = core.persistence.submit(hard_state, snapshot_id, last_entry);
+    let installed = snapshot
+        .as_ref()
+        .zip(kept)
+        .map(|(meta, kept)| (meta.id, kept));
+    let id = core.persistence.submit(hard_state, installed, last_entry);
     Some(Persist {
         id,
         hard_state,
         snapshot,
+        snapshot_keeps_log: kept == Some(KeptLog::AfterSnapshot),
+        repaired: core.log.submit_repaired(id),
         entries,
     })
 }
@@ -455,12 +512,17 @@ fn check_initial<S: Storage>(initial: &InitialState, storage: &S) -> Result<(), 
             last,
         });
     }
-    let last_term = storage.term(last).map_err(|_| ConfigError::Positions {
-        first,
-        applied,
-        commit,
-        last,
-    })?;
+    check_faulty(initial, last)?;
+    let faulty_end = initial.faulty.last().filter(|faulty| faulty.index == last);
+    let last_term = match faulty_end.and_then(|faulty| faulty.term) {
+        Some(term) => term,
+        None => storage.term(last).map_err(|_| ConfigError::Positions {
+            first,
+            applied,
+            commit,
+            last,
+        })?,
+    };
     if last_term > initial.hard_state.term {
         let last = EntryId {
             index: last,
@@ -486,6 +548,21 @@ fn check_initial<S: Storage>(initial: &InitialState, storage: &S) -> Result<(), 
             .check()
             .map_err(|error| ConfigError::Configuration { index, error })?;
         before = Some(index);
+    }
+    Ok(())
+}
+
+fn check_faulty(initial: &InitialState, last: LogIndex) -> Result<(), ConfigError> {
+    let mut before = initial.applied;
+    for faulty in &initial.faulty {
+        let index = faulty.index;
+        if index <= before || index > last {
+            return Err(ConfigError::FaultyOrder { index });
+        }
+        if index == last && faulty.term.is_none() {
+            return Err(ConfigError::UnknownEnd { index });
+        }
+        before = index;
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ impl Outbox {
 
 /// Whether everything that `envelope` promises is on disk.
 fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
-    if envelope.message.has_future_term() {
+    if envelope.message.has_future_term() || envelope.message.ignores_terms() {
         return true;
     }
     // A message shows its sender's term, and whoever acts on it must be able to rely on that: n1,
@@ -112,6 +112,8 @@ fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
         | Message::TimeoutNow
         | Message::RepairAsk(_)
         | Message::RepairAnswer(_)
-        | Message::Repairing(_) => true,
+        | Message::Repairing(_)
+        | Message::SnapshotAsk(_)
+        | Message::RepairSnapshot(_) => true,
     }
 }

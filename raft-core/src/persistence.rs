@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 
+use crate::log::KeptLog;
 use crate::{EntryId, HardState, LogIndex, PersistId};
 
 /// One persist part on its way to the disk.
@@ -73,16 +74,18 @@ impl Persistence {
     pub(crate) fn submit(
         &mut self,
         hard_state: Option<HardState>,
-        snapshot: Option<EntryId>,
+        snapshot: Option<(EntryId, KeptLog)>,
         last_entry: Option<LogIndex>,
     ) -> PersistId {
         self.newest = self.newest.next();
         self.handed_out = hard_state.unwrap_or(self.handed_out);
-        let covers = last_entry.or(snapshot.map(|id| id.index));
+        // A snapshot that keeps the log makes nothing durable that was not.
+        let replaces = snapshot.filter(|(_, kept)| *kept == KeptLog::Nothing);
+        let covers = last_entry.or(replaces.map(|(id, _)| id.index));
         self.submitted.push_back(Submitted {
             id: self.newest,
             hard_state,
-            snapshot,
+            snapshot: snapshot.map(|(id, _)| id),
             covers,
         });
         self.newest

@@ -50,6 +50,8 @@ pub(crate) struct Progress {
     /// An append should be sent even if nothing is new and the window is full: its answer tells
     /// whether all that is on the way got lost.
     verify: bool,
+    /// How many entries the follower lost, as it said last; 0 if it is whole.
+    pub(crate) repairing: u64,
     /// The first index of a read that the driver makes for this follower.
     pub(crate) fetching: Option<LogIndex>,
 }
@@ -66,6 +68,7 @@ impl Progress {
             acked_round: 0,
             silent: false,
             verify: false,
+            repairing: 0,
             fetching: None,
         }
     }
@@ -137,6 +140,7 @@ impl Progress {
     /// The follower durably holds our log up to `matched`. Returns whether that is news.
     pub(crate) fn on_accepted(&mut self, matched: LogIndex, first_index: LogIndex) -> bool {
         self.silent = false;
+        self.repairing = 0;
         let news = matched > self.matched;
         self.matched = self.matched.max(matched);
         self.next = self.next.max(matched.next());
@@ -174,6 +178,18 @@ impl Progress {
             paused: gets_nowhere,
         };
         true
+    }
+
+    /// The follower took what was sent, and acknowledges nothing before it has repaired its log.
+    /// What it acknowledged before it may still be counted: it forgets nothing. The next append
+    /// waits for its next answer to a heartbeat, which finds it silent.
+    pub(crate) fn on_repairing(&mut self, count: u64) {
+        self.recently_active = true;
+        self.repairing = count;
+        if let State::Replicate(_) = self.state {
+            self.become_probe(self.matched.next());
+        }
+        self.pause_probe();
     }
 
     pub(crate) fn become_probe(&mut self, next: LogIndex) {

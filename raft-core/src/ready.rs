@@ -6,7 +6,9 @@ use core::ops::Range;
 
 use bytes::Bytes;
 
-use crate::{Entry, Envelope, Event, HardState, LogIndex, NodeId, PersistId, ReadId, SnapshotMeta};
+use crate::{
+    Entry, Envelope, Event, HardState, LogIndex, NodeId, PersistId, ReadId, RepairAsk, SnapshotMeta,
+};
 
 /// Everything a node wants done. Taken with [`Node::ready`](crate::Node::ready).
 ///
@@ -62,7 +64,8 @@ impl Ready {
 
 /// What must reach the disk.
 ///
-/// In this order: term and vote, the snapshot, the entries. They may share one sync.
+/// In this order: term and vote, the snapshot, the repaired entries, the new entries. They may share
+/// one sync.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Persist {
     /// Names this part.
@@ -73,6 +76,12 @@ pub struct Persist {
     /// replaces the state machine and the whole log, which is empty afterwards. (A snapshot that
     /// agrees with the log is never handed out: the core commits up to it and keeps the log.)
     pub snapshot: Option<SnapshotMeta>,
+    /// The snapshot takes the place of damaged entries only: it replaces the state machine, and the
+    /// log up to its index is purged; what follows stays, and must not be gone for a moment.
+    pub snapshot_keeps_log: bool,
+    /// Rewrite these in place. They are the entries that the log holds there, and could not read;
+    /// those around them stay as they are. What was purged meanwhile is to be skipped.
+    pub repaired: Vec<Entry>,
     /// Consecutive entries. If the first index is not above the stored last index, the stored
     /// suffix from there on is truncated first.
     pub entries: Vec<Entry>,
@@ -101,10 +110,12 @@ pub struct Fetch {
 }
 
 /// Who needs fetched entries.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FetchPurpose {
     /// They go to this follower.
     Peer(NodeId),
+    /// They go to this node, which lost them.
+    Repair(NodeId, RepairAsk),
     /// They are committed and go to the state machine.
     Apply,
 }
@@ -135,6 +146,16 @@ impl fmt::Display for Persist {
         }
         if let Some(snapshot) = &self.snapshot {
             write!(f, " {snapshot}")?;
+            f.write_str(if self.snapshot_keeps_log {
+                " before its log"
+            } else {
+                ""
+            })?;
+        }
+        if !self.repaired.is_empty() {
+            f.write_str(" repaired [")?;
+            crate::types::write_spaced(f, &self.repaired)?;
+            f.write_str("]")?;
         }
         if !self.entries.is_empty() {
             f.write_str(" [")?;
@@ -157,6 +178,11 @@ impl fmt::Display for Fetch {
             FetchPurpose::Peer(peer) => {
                 write!(f, "{}..{} for {peer}", self.range.start, self.range.end)
             }
+            FetchPurpose::Repair(peer, _) => write!(
+                f,
+                "{}..{} to repair {peer}",
+                self.range.start, self.range.end
+            ),
             FetchPurpose::Apply => write!(f, "{}..{} to apply", self.range.start, self.range.end),
         }
     }

@@ -4,13 +4,14 @@ mod candidate;
 mod follower;
 mod leader;
 mod membership;
+mod repairing;
 mod replication;
 mod transfer;
 
 use alloc::boxed::Box;
 
 pub(crate) use self::candidate::Candidate;
-pub(crate) use self::follower::Follower;
+pub(crate) use self::follower::{Follower, take_snapshot};
 pub(crate) use self::leader::Leader;
 use crate::core::Core;
 use crate::{Event, Message, Node, NodeId, Reason, Rejected, Role, Storage, Term};

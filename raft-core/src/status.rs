@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::types::write_spaced;
 use crate::{Configuration, EntryId, LogIndex, NodeId, Term};
 
 /// What a node is at the moment.
@@ -49,6 +50,8 @@ pub struct Status {
     pub transfer: Option<NodeId>,
     /// Whether an entry of this leader's own term is committed, so that reads are answered.
     pub own_term_committed: bool,
+    /// Damaged entries that are being repaired; none if the log is whole.
+    pub repair: Option<RepairStatus>,
     /// The other members as this leader sees them; empty on all other nodes.
     pub progress: Vec<PeerStatus>,
     /// The configuration in force.
@@ -71,6 +74,24 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// Heard since the last check of the quorum.
     pub recently_active: bool,
+    /// How many damaged entries it said it has; 0 if it is whole.
+    pub repairing: u64,
+}
+
+/// A node that lost entries and waits to get them back.
+///
+/// Until then it grants no vote, does not stand, and acknowledges nothing. It counts for
+/// check-quorum and for reads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RepairStatus {
+    /// How many entries.
+    pub count: u64,
+    /// The oldest of them.
+    pub first: LogIndex,
+    /// The other voters that did not say yet that they never had it. One of them may have it: if it
+    /// is down, this node waits for it.
+    pub waiting_for: Vec<NodeId>,
 }
 
 /// How a leader sends entries to a follower.
@@ -117,7 +138,22 @@ impl fmt::Display for PeerStatus {
             f,
             "{} match {} next {} {}",
             self.id, self.matched, self.next, self.state
-        )
+        )?;
+        match self.repairing {
+            0 => Ok(()),
+            count => write!(f, ", repairing {count}"),
+        }
+    }
+}
+
+impl fmt::Display for RepairStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "repairing {} from {} on", self.count, self.first)?;
+        if !self.waiting_for.is_empty() {
+            f.write_str(", waiting for ")?;
+            write_spaced(f, &self.waiting_for)?;
+        }
+        Ok(())
     }
 }
 
@@ -132,6 +168,10 @@ impl fmt::Display for Status {
             ", log {}..={} durable {}",
             self.first, self.last, self.persisted
         )?;
-        write!(f, ", commit {} applied {}", self.commit, self.applied)
+        write!(f, ", commit {} applied {}", self.commit, self.applied)?;
+        match &self.repair {
+            None => Ok(()),
+            Some(repair) => write!(f, ", {repair}"),
+        }
     }
 }

@@ -7,7 +7,7 @@ use core::fmt;
 use core::ops::Range;
 
 pub use self::memory::MemoryStorage;
-use crate::{Configuration, Entry, EntryId, HardState, LogIndex, Term};
+use crate::{Configuration, Entry, EntryId, EntryKind, HardState, LogIndex, Term};
 
 /// Read access to the durable log.
 ///
@@ -16,6 +16,8 @@ use crate::{Configuration, Entry, EntryId, HardState, LogIndex, Term};
 /// below. Between the moment a [`Persist`](crate::Persist) was handed out and its completion the
 /// storage may answer for the concerned indexes as it likes, or not at all; the core does not ask.
 /// From the completion on it must answer for them.
+///
+/// Nor does the core ask for entries that are damaged, see [`InitialState::faulty`].
 pub trait Storage {
     /// What the log held when it was opened. Asked once, by [`Node::new`](crate::Node::new).
     fn initial_state(&self) -> InitialState;
@@ -27,7 +29,8 @@ pub trait Storage {
     /// Newest index present; `first_index() - 1` if the log is empty.
     fn last_index(&self) -> LogIndex;
 
-    /// Term of the entry at `index`, for all of `first_index() - 1 ..= last_index()`.
+    /// Term of the entry at `index`, for all of `first_index() - 1 ..= last_index()` but the damaged
+    /// ones.
     ///
     /// # Errors
     /// [`StorageError::Compacted`] below, [`StorageError::Unavailable`] above that range; never
@@ -39,7 +42,8 @@ pub trait Storage {
     ///
     /// # Errors
     /// [`StorageError::Later`] if the first entry is not in memory: the core then asks with a
-    /// [`Fetch`](crate::Fetch) and goes on with other work.
+    /// [`Fetch`](crate::Fetch) and goes on with other work. [`StorageError::Faulty`] if it turns out
+    /// to be damaged: the core then repairs it.
     fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError>;
 
     /// The newest snapshot that can be sent to a follower. Its index must be at least
@@ -56,6 +60,9 @@ pub enum StorageError {
     /// Not in memory; the driver must fetch it.
     #[error("the entry is not in memory")]
     Later,
+    /// Present and damaged: the bytes do not match their checksum, or cannot be read.
+    #[error("the entry is damaged")]
+    Faulty,
     /// Beyond the end of the log.
     #[error("the log does not reach that far")]
     Unavailable,
@@ -77,6 +84,26 @@ pub struct InitialState {
     /// All configuration entries of the stored log, ascending, so that no payload has to be read
     /// at start. Those at or below `configuration_index` are ignored.
     pub configurations: Vec<(LogIndex, Configuration)>,
+    /// The entries of the stored log that are damaged, ascending. The node gets them back from its
+    /// peers, and takes part only with restrictions until it has them: see
+    /// [`Status::repair`](crate::Status::repair).
+    ///
+    /// Only those above the newest snapshot: what it covers is not needed, so the driver purges up
+    /// to there instead.
+    pub faulty: Vec<FaultyEntry>,
+}
+
+/// An entry that was durable once and cannot be read any more. Not a torn write: that never was
+/// durable, and is dropped by the log itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultyEntry {
+    /// Where it is.
+    pub index: LogIndex,
+    /// Its term, if its header or an index of the log still tells. For the last entry of the log it
+    /// must be known.
+    pub term: Option<Term>,
+    /// Its kind, if that is still known.
+    pub kind: Option<EntryKind>,
 }
 
 /// What a snapshot stands for.

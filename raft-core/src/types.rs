@@ -47,6 +47,12 @@ pub struct PersistId(pub u64);
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ReadId(pub u64);
 
+/// Names a question for a damaged entry. Ascends within a life of a node, from a number that is drawn
+/// anew for each life: only answers to this life's questions count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct RepairId(pub u64);
+
 /// What an entry is for. Numbers from 4 on are reserved (cluster version, state hash).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -198,6 +204,12 @@ impl LogIndex {
 impl PersistId {
     pub(crate) fn next(self) -> PersistId {
         PersistId(self.0 + 1)
+    }
+}
+
+impl RepairId {
+    pub(crate) fn next(self) -> RepairId {
+        RepairId(self.0 + 1)
     }
 }
 

@@ -2,10 +2,11 @@
 
 mod harness;
 
-use harness::{Cluster, accepted, append, command, entry_id, envelope, id, index};
+use harness::{Cluster, accepted, answer, append, ask, command, entry_id, envelope, id, index};
 use raft_core::{
     AppendResponse, Configuration, Heartbeat, HeartbeatResponse, InstallSnapshot, LogIndex,
-    MalformedAppend, Message, NodeId, ReadIndex, Rejected, SnapshotMeta, Term, VoteResponse,
+    MalformedAppend, Message, NodeId, ReadIndex, Rejected, RepairOutcome, SnapshotMeta, Term,
+    VoteResponse,
 };
 
 /// Each is refused by kind, and leaves the node as it was.
@@ -135,7 +136,47 @@ fn malicious_messages_are_refused_by_kind() {
                 1,
                 Message::Repairing(raft_core::Repairing { count: 1 }),
             ),
-            Rejected::Unsupported,
+            Rejected::NotLeader,
+        ),
+        (
+            envelope(1, 2, 1, Message::RepairAsk(ask(5, 4, entry_id(5, 1)))),
+            Rejected::MalformedRepair,
+        ),
+        (
+            envelope(1, 2, 1, Message::RepairAsk(ask(5, 5, entry_id(4, 1)))),
+            Rejected::MalformedRepair,
+        ),
+        (
+            envelope(
+                1,
+                2,
+                1,
+                Message::RepairAsk(ask(1, u64::MAX, entry_id(1, 1))),
+            ),
+            Rejected::MalformedRepair,
+        ),
+        (
+            envelope(
+                1,
+                2,
+                1,
+                answer(ask(2, 2, entry_id(2, 1)), RepairOutcome::Maybe),
+            ),
+            Rejected::Unasked,
+        ),
+        (
+            envelope(
+                1,
+                2,
+                1,
+                answer(
+                    ask(2, 2, entry_id(2, 1)),
+                    RepairOutcome::Have {
+                        entries: vec![command(2, 1, "x"), command(3, 1, "beyond")],
+                    },
+                ),
+            ),
+            Rejected::MalformedAppend(MalformedAppend::IndexOutOfRange(entry_id(2, 1))),
         ),
         (
             envelope(

@@ -7,8 +7,10 @@
 mod harness;
 
 use harness::Cluster;
+use harness::disk::Left;
 use raft_core::{
-    Configuration, ConfigurationChange, LogIndex, MemberChange, NodeId, SnapshotOutcome, Storage,
+    Configuration, ConfigurationChange, Entry, LogIndex, MemberChange, NodeId, SnapshotOutcome,
+    Storage,
 };
 
 /// What the storm does next is drawn from this, and from nothing else.
@@ -36,6 +38,10 @@ struct Storm {
     reads: u64,
     /// Whether members come and go.
     changes_members: bool,
+    /// Whether everything that happens is printed.
+    is_told: bool,
+    /// Whether disks lose entries.
+    damages: bool,
     /// From 0, where messages arrive in order, to 3.
     roughness: u64,
     /// How often each of [`SIGNS`] was seen.
@@ -43,7 +49,7 @@ struct Storm {
 }
 
 /// Lines that a storm must bring about now and then, or it tests less than it seems to.
-const SIGNS: [&str; 16] = [
+const SIGNS: [&str; 22] = [
     "-> leader",
     "quorum lost",
     "truncates from",
@@ -60,6 +66,12 @@ const SIGNS: [&str; 16] = [
     "committed the configuration",
     "no voter any more",
     ": voters (",
+    " damaged from",
+    "Repairing{",
+    ": have [",
+    " left",
+    ": gives up",
+    "before its log",
 ];
 
 impl Storm {
@@ -81,6 +93,7 @@ impl Storm {
             config.max_append_bytes = append_bytes;
             config.max_apply_bytes = 100;
         }
+        let damages = dice.chance(50);
         cluster.start_all();
         let ids = cluster.members.keys().copied().collect();
         Storm {
@@ -90,6 +103,8 @@ impl Storm {
             proposals: 0,
             reads: 0,
             changes_members,
+            is_told: setting("RAFT_STORM_TOLD").is_some(),
+            damages,
             roughness: 0,
             seen: [0; SIGNS.len()],
         }
@@ -112,6 +127,7 @@ impl Storm {
             80..88 => self.propose(),
             88..91 => self.read(),
             93 | 95 if self.changes_members => self.change_members(),
+            92 if self.damages && self.dice.chance(30) => self.damage(),
             91..94 => self.serve(),
             94..96 => self.compact(),
             96 => self.crash_or_restart(),
@@ -124,6 +140,9 @@ impl Storm {
 
     fn note_what_happened(&mut self) {
         for line in self.cluster.transcript.drain(..) {
+            if self.is_told {
+                println!("{line}");
+            }
             for (position, sign) in SIGNS.iter().enumerate() {
                 self.seen[position] += u64::from(line.contains(sign));
             }
@@ -248,7 +267,12 @@ impl Storm {
 
     /// Takes a snapshot of what is applied, and purges up to there or a little less.
     fn compact(&mut self) {
-        let Some(id) = self.any_up() else { return };
+        if let Some(id) = self.any_up() {
+            self.compact_at(id);
+        }
+    }
+
+    fn compact_at(&mut self, id: NodeId) {
         let storage = self.cluster.node(id).storage().clone();
         let status = self.cluster.status(id);
         // What is applied but not yet on this disk must not go into a snapshot.
@@ -279,6 +303,53 @@ impl Storm {
         } else {
             self.restart(id);
         }
+    }
+
+    /// A disk loses an entry, or a few. What is on a quorum stays intact on one node at least; what
+    /// only one node ever had may go.
+    fn damage(&mut self) {
+        let id = self.any();
+        let stored: Vec<Entry> = self.cluster.disk(id).stored().cloned().collect();
+        // Mostly near the end, where it matters most.
+        let span = if self.dice.chance(70) { 3 } else { u64::MAX };
+        let span = span.min(stored.len() as u64);
+        if span == 0 || self.has_unknown_damage() {
+            return;
+        }
+        let from = stored.len() - 1 - self.dice.roll(span) as usize;
+        let count = 1 + self.dice.roll(3) as usize;
+        let left = self.left_of_damage(id, stored.last().expect("not empty"), &stored[from]);
+        for entry in stored.iter().skip(from).take(count) {
+            let others = self.ids.iter().filter(|other| **other != id);
+            let has_copy = |other: &&NodeId| self.cluster.has_copy(**other, entry.id());
+            let holds = |other: &&NodeId| self.cluster.holds(**other, entry.id());
+            if others.clone().any(|other| has_copy(&other)) || !others.clone().any(|it| holds(&it))
+            {
+                self.cluster.damage(id, entry.index, left);
+            }
+            if left == Left::Nothing {
+                break;
+            }
+        }
+    }
+
+    /// Of the last entry the term is always known. Two nodes that both do not know what they lost
+    /// may have to wait for each other.
+    fn left_of_damage(&mut self, id: NodeId, last: &Entry, first: &Entry) -> Left {
+        let others = self.ids.iter().filter(|other| **other != id);
+        let is_whole = |other: &NodeId| self.cluster.disk(*other).initial_state().faulty.is_empty();
+        let may_forget = first.index < last.index && others.clone().all(is_whole);
+        match self.dice.roll(4) {
+            0 | 1 => Left::Header,
+            2 if may_forget && !self.cluster.is_up(id) => Left::Nothing,
+            _ => Left::Term,
+        }
+    }
+
+    fn has_unknown_damage(&self) -> bool {
+        let faulty = |id: &NodeId| self.cluster.disk(*id).initial_state().faulty;
+        let mut all = self.ids.iter().flat_map(faulty);
+        all.any(|it| it.term.is_none())
     }
 
     fn restart(&mut self, id: NodeId) {
@@ -329,20 +400,26 @@ impl Storm {
     /// The storm is over: the cluster must find a leader, commit, and agree.
     fn calm_down(&mut self) {
         self.cluster.isolated.clear();
-        for id in self.ids.clone() {
-            self.restart(id);
-            for peer in self.ids.clone() {
-                if self.cluster.is_up(id) {
-                    // No transfer is under way any more; the leader is to find out anew what
-                    // everybody has.
-                    self.cluster
-                        .node(id)
-                        .on_snapshot_sent(peer, SnapshotOutcome::Failed);
-                    self.cluster.pump(id);
+        self.ids.clone().into_iter().for_each(|id| self.restart(id));
+        self.end_snapshot_transfers();
+        self.cluster.run(CALM_TICKS);
+        if self.damages {
+            // What a repairing node cannot tell apart waits for a snapshot that goes far enough.
+            self.end_snapshot_transfers();
+            let leader = self.only_leader();
+            self.cluster.propose(leader, &["more"]).ok();
+            self.cluster.run(CALM_TICKS);
+            self.compact_at(leader);
+            self.cluster.run(CALM_TICKS);
+            // What was applied before it was damaged a node has in its own state.
+            for id in self.ids.clone() {
+                if self.cluster.status(id).repair.is_some() {
+                    self.compact_at(id);
                 }
             }
+            self.end_snapshot_transfers();
+            self.cluster.run(CALM_TICKS);
         }
-        self.cluster.run(CALM_TICKS);
         if self.changes_members {
             let leader = self.only_leader();
             self.cluster.leave(leader).ok();
@@ -356,14 +433,35 @@ impl Storm {
         self.check_agreement(leader);
     }
 
+    /// No transfer is under way any more, as the drivers report; leaders are to find out anew what
+    /// everybody has.
+    fn end_snapshot_transfers(&mut self) {
+        for id in self.cluster.leaders() {
+            for peer in self.ids.clone() {
+                let node = self.cluster.node(id);
+                node.on_snapshot_sent(peer, SnapshotOutcome::Failed);
+                self.cluster.pump(id);
+            }
+        }
+    }
+
     fn only_leader(&self) -> NodeId {
         let leaders = self.cluster.leaders();
         assert_eq!(
             leaders.len(),
             1,
-            "no single leader after the storm: {leaders:?}"
+            "no single leader after the storm: {leaders:?}, {}",
+            self.tell_all()
         );
         leaders[0]
+    }
+
+    fn tell_all(&self) -> String {
+        let statuses = self.ids.iter().map(|id| self.cluster.status(*id));
+        let lines: Vec<String> = statuses
+            .map(|status| format!("{status}; {}", status.configuration))
+            .collect();
+        lines.join("\n")
     }
 
     /// All members have all of the leader's log. A node that was removed may lack the end of it.
@@ -377,7 +475,8 @@ impl Storm {
             let status = self.cluster.status(member);
             assert_eq!(
                 status.applied, expected.last.index,
-                "{status} is behind {expected}"
+                "{status} is behind {expected}, {:?}",
+                expected.progress
             );
             assert_eq!(
                 status.last, expected.last,

@@ -314,6 +314,8 @@ mod tests {
                 id: PersistId(id),
                 hard_state: None,
                 snapshot: None,
+                snapshot_keeps_log: false,
+                repaired: Vec::new(),
                 entries: Vec::new(),
             })
         };

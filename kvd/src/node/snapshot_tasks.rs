@@ -78,10 +78,10 @@ impl SnapshotTasks {
         to: NodeId,
         envelope: Envelope,
     ) -> anyhow::Result<()> {
-        let raft_core::Message::InstallSnapshot(install) = &envelope.message else {
+        let Some(meta) = envelope.message.snapshot() else {
             anyhow::bail!("not a snapshot message");
         };
-        let index = install.meta.id.index;
+        let index = meta.id.index;
         let (chunks, mut ready) = mpsc::channel(CHUNKS_AHEAD);
         let dir = self.dir.clone();
         let reading = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
@@ -149,10 +149,9 @@ impl SnapshotTasks {
             "the stream claims to come from node {}",
             envelope.from
         );
-        let raft_core::Message::InstallSnapshot(install) = &envelope.message else {
+        let Some(meta) = envelope.message.snapshot().cloned() else {
             anyhow::bail!("not a snapshot message");
         };
-        let meta = install.meta.clone();
         let (chunks, mut waiting) = mpsc::channel::<Bytes>(CHUNKS_AHEAD);
         let dir = self.dir.clone();
         let writing = tokio::task::spawn_blocking(move || {

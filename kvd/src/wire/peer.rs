@@ -72,7 +72,9 @@ impl PeerMessage {
             | Message::SnapshotResponse(_)
             | Message::RepairAsk(_)
             | Message::RepairAnswer(_)
-            | Message::Repairing(_) => false,
+            | Message::Repairing(_)
+            | Message::SnapshotAsk(_)
+            | Message::RepairSnapshot(_) => false,
         }
     }
 }

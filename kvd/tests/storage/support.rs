@@ -91,6 +91,8 @@ pub fn persist(part: u64, hard_state: Option<HardState>, entries: Vec<Entry>) ->
         id: PersistId(part),
         hard_state,
         snapshot: None,
+        snapshot_keeps_log: false,
+        repaired: Vec::new(),
         entries,
     }
 }

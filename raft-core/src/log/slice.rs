@@ -1,7 +1,8 @@
 //! A piece of another node's log, checked before anything acts on it.
 
 use crate::{
-    Append, Configuration, Entry, EntryId, EntryKind, LogIndex, MalformedAppend, SnapshotMeta, Term,
+    Append, Configuration, Entry, EntryId, EntryKind, LogIndex, MalformedAppend, RepairAsk,
+    SnapshotMeta, Term,
 };
 
 /// Whether `append` could be a piece of the log of a leader of `term`.
@@ -23,6 +24,39 @@ pub(crate) fn check_append(term: Term, append: &Append) -> Result<(), MalformedA
     let mut last = append.prev;
     for entry in &append.entries {
         check_follows(last, entry, term)?;
+        check_payload(entry)?;
+        last = entry.id();
+    }
+    Ok(())
+}
+
+/// Whether `ask` could be a question about a log.
+pub(crate) fn repair_ask_is_sound(ask: &RepairAsk) -> bool {
+    ask.first > LogIndex(0)
+        && ask.first <= ask.last
+        && ask.first <= ask.anchor.index
+        && ask.last <= LogIndex::MAX
+        && ask.anchor.index <= LogIndex::MAX
+        && ask.anchor.term > Term(0)
+        && ask.anchor.term <= Term::MAX
+}
+
+/// Whether `entries` could be those asked for, or some of them.
+pub(crate) fn check_repair(ask: &RepairAsk, entries: &[Entry]) -> Result<(), MalformedAppend> {
+    let Some(first) = entries.first().map(Entry::id) else {
+        return Ok(());
+    };
+    if first.index < ask.first || ask.last.next().distance_from(first.index) < entries.len() as u64
+    {
+        return Err(MalformedAppend::IndexOutOfRange(first));
+    }
+    let index = first.index.prev();
+    let mut last = EntryId {
+        index,
+        term: Term(0),
+    };
+    for entry in entries {
+        check_follows(last, entry, Term::MAX)?;
         check_payload(entry)?;
         last = entry.id();
     }

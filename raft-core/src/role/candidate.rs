@@ -85,6 +85,7 @@ impl Candidate {
             Message::AppendResponse(_)
             | Message::HeartbeatResponse(_)
             | Message::SnapshotResponse(_)
+            | Message::Repairing(_)
             | Message::ReadIndex(_) => Err(Rejected::NotLeader),
             Message::Append(_)
             | Message::Heartbeat(_)
@@ -96,9 +97,8 @@ impl Candidate {
             Message::PreVote(_)
             | Message::RepairAsk(_)
             | Message::RepairAnswer(_)
-            | Message::Repairing(_) => {
-                unreachable!("handled at the gate")
-            }
+            | Message::SnapshotAsk(_)
+            | Message::RepairSnapshot(_) => unreachable!("handled at the gate"),
         }
     }
 }

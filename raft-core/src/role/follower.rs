@@ -4,11 +4,12 @@ use alloc::vec::Vec;
 
 use super::Next;
 use crate::core::Core;
+use crate::log::Holds;
 use crate::read_index::ForwardedReads;
 use crate::{
     Append, AppendResponse, Configuration, Entry, EntryId, EntryKind, Event, Heartbeat,
     HeartbeatResponse, LogIndex, Message, NodeId, ReadError, ReadId, ReadIndex, ReadIndexResponse,
-    Reason, Rejected, SnapshotMeta, SnapshotResponse, Storage,
+    Reason, Rejected, Repairing, SnapshotMeta, SnapshotResponse, Storage,
 };
 
 /// What only a follower knows.
@@ -42,18 +43,21 @@ impl Follower {
             Message::InstallSnapshot(install) => handle_snapshot(core, from, install.meta),
             Message::ReadIndexResponse(response) => self.handle_read_index(core, response),
             Message::TimeoutNow if core.is_promotable() => Ok(Next::Stand(Reason::Transfer)),
+            Message::TimeoutNow if core.log.is_faulty() => Err(Rejected::Repairing {
+                count: core.log.faults.count(),
+            }),
             Message::TimeoutNow => Err(Rejected::NotVoter),
             Message::PreVoteResponse(_) | Message::VoteResponse(_) => Err(Rejected::Unasked),
             Message::AppendResponse(_)
             | Message::HeartbeatResponse(_)
             | Message::SnapshotResponse(_)
+            | Message::Repairing(_)
             | Message::ReadIndex(_) => Err(Rejected::NotLeader),
             Message::PreVote(_)
             | Message::RepairAsk(_)
             | Message::RepairAnswer(_)
-            | Message::Repairing(_) => {
-                unreachable!("handled at the gate")
-            }
+            | Message::SnapshotAsk(_)
+            | Message::RepairSnapshot(_) => unreachable!("handled at the gate"),
         }
     }
 
@@ -122,7 +126,8 @@ fn handle_heartbeat<S: Storage>(
             last,
         });
     }
-    core.log.commit_to(heartbeat.commit);
+    core.log
+        .commit_to(core.log.newest_known(heartbeat.commit).index);
     let answer = HeartbeatResponse {
         round: heartbeat.round,
         oldest_sync_age_ticks: 0,
@@ -136,37 +141,45 @@ fn handle_append<S: Storage>(
     from: NodeId,
     append: Append,
 ) -> Result<Next, Rejected> {
-    let committed = core.log.committed();
-    let answer = if append.prev.index < committed {
+    if core.log.is_faulty() {
+        core.receive_from_leader(&append.entries);
+    }
+    let (prev, committed) = (append.prev, core.log.committed());
+    let answer = if prev.index < committed {
         let rest = skip_committed(core, append.entries)?;
         let term = core
             .log
             .term(committed)
             .expect("the last committed entry is never compacted before it is applied");
-        accept(
-            core,
-            EntryId {
-                index: committed,
-                term,
-            },
-            rest,
-            append.commit,
-        )
-    } else if core.log.holds(append.prev) {
-        accept(core, append.prev, append.entries, append.commit)
+        let prev = EntryId {
+            index: committed,
+            term,
+        };
+        accept(core, prev, rest, append.commit)
     } else {
-        let last = core.log.last_index();
-        let hint = core
-            .log
-            .newest_not_above(append.prev.index, append.prev.term);
-        AppendResponse::Rejected {
-            prev: append.prev.index,
-            hint,
-            last,
+        match core.log.may_hold(prev) {
+            Holds::Yes => accept(core, prev, append.entries, append.commit),
+            Holds::No => reject(core, prev),
+            Holds::Perhaps => repairing(core),
         }
     };
-    core.send(from, Message::AppendResponse(answer));
+    core.send(from, answer);
     Ok(Next::Stay)
+}
+
+fn reject<S: Storage>(core: &Core<S>, prev: EntryId) -> Message {
+    Message::AppendResponse(AppendResponse::Rejected {
+        prev: prev.index,
+        hint: core.log.newest_not_above(prev.index, prev.term),
+        last: core.log.last_index(),
+    })
+}
+
+/// What a node with damaged entries says instead of an acknowledgement.
+fn repairing<S: Storage>(core: &Core<S>) -> Message {
+    Message::Repairing(Repairing {
+        count: core.log.faults.count(),
+    })
 }
 
 /// Leaves out what is committed here, which the log of every later leader holds (leader
@@ -192,17 +205,24 @@ fn skip_committed<S: Storage>(core: &Core<S>, entries: Vec<Entry>) -> Result<Vec
 /// Appends entries after `prev`, which this log holds. What is already there stays, and the rest of
 /// the log with it: an old, shorter append must not cut off what a newer one brought and this node
 /// acknowledged.
+///
+/// Where our own entry is damaged and cannot be compared the append ends, as if it had been
+/// shorter: see `docs/design/004-undecided-entries-wait.md`.
 fn accept<S: Storage>(
     core: &mut Core<S>,
     prev: EntryId,
-    entries: Vec<Entry>,
+    mut entries: Vec<Entry>,
     commit: LogIndex,
-) -> AppendResponse {
-    let matched = entries.last().map_or(prev.index, |entry| entry.index);
+) -> Message {
     let present = entries
         .iter()
-        .take_while(|entry| core.log.holds(entry.id()))
+        .take_while(|entry| core.log.may_hold(entry.id()) == Holds::Yes)
         .count();
+    let first_new = entries.get(present).map(Entry::id);
+    if first_new.is_some_and(|id| core.log.may_hold(id) == Holds::Perhaps) {
+        entries.truncate(present);
+    }
+    let matched = entries.last().map_or(prev.index, |entry| entry.index);
     if let Some(first_new) = entries.get(present).map(Entry::id) {
         if first_new.index <= core.log.last_index() {
             // Above the commit index, because `prev` is not below it.
@@ -212,7 +232,10 @@ fn accept<S: Storage>(
     }
     core.log
         .commit_to(commit.min(matched).max(core.log.committed()));
-    AppendResponse::Accepted { matched }
+    if core.log.is_faulty() {
+        return repairing(core);
+    }
+    Message::AppendResponse(AppendResponse::Accepted { matched })
 }
 
 fn append_entries<S: Storage>(core: &mut Core<S>, entries: Vec<Entry>) {
@@ -226,35 +249,55 @@ fn append_entries<S: Storage>(core: &mut Core<S>, entries: Vec<Entry>) {
     core.log.append(entries);
 }
 
-/// Takes over a snapshot, unless this log is already there.
 fn handle_snapshot<S: Storage>(
     core: &mut Core<S>,
     from: NodeId,
     meta: SnapshotMeta,
 ) -> Result<Next, Rejected> {
+    let matched = take_snapshot(core, meta)?;
+    let answer = if core.log.is_faulty() {
+        repairing(core)
+    } else {
+        Message::SnapshotResponse(SnapshotResponse { matched })
+    };
+    core.send(from, answer);
+    Ok(Next::Stay)
+}
+
+/// Takes over a snapshot, unless this log is already there. Returns up to where this log holds what
+/// is committed.
+pub(crate) fn take_snapshot<S: Storage>(
+    core: &mut Core<S>,
+    meta: SnapshotMeta,
+) -> Result<LogIndex, Rejected> {
     let (id, committed) = (meta.id, core.log.committed());
-    let matched = if id.index <= committed {
-        if core.log.term(id.index).is_some_and(|term| term != id.term) {
-            return Err(Rejected::CommittedConflict {
-                conflict: id,
-                committed,
-            });
-        }
-        committed
-    } else if core.log.holds(id) {
+    let is_known_other = |term| term != id.term;
+    if id.index <= committed && core.log.term(id.index).is_some_and(is_known_other) {
+        return Err(Rejected::CommittedConflict {
+            conflict: id,
+            committed,
+        });
+    }
+    match core.log.may_hold(id) {
         // All up to `id` is the same here (log matching), and what follows may be acknowledged
         // already: it must stay.
-        core.log.commit_to(id.index);
-        id.index
-    } else {
-        install(core, meta);
-        id.index
-    };
-    core.send(
-        from,
-        Message::SnapshotResponse(SnapshotResponse { matched }),
-    );
-    Ok(Next::Stay)
+        Holds::Yes if core.log.is_blocked_below(id.index) => cover(core, meta),
+        Holds::Yes => core.log.commit_to(id.index),
+        Holds::Perhaps => return Err(Rejected::UnknownIdentity { id }),
+        Holds::No if id.index <= committed => {} // Compacted here.
+        Holds::No => install(core, meta),
+    }
+    Ok(id.index.max(committed))
+}
+
+/// The state machine needs an entry that is damaged; the snapshot is what it led to.
+fn cover<S: Storage>(core: &mut Core<S>, meta: SnapshotMeta) {
+    let (index, configuration) = (meta.configuration_index, meta.configuration.clone());
+    if core.membership.learn(index, configuration) {
+        core.announce_configuration();
+    }
+    core.event(Event::SnapshotAccepted { meta: meta.clone() });
+    core.log.cover(meta);
 }
 
 fn install<S: Storage>(core: &mut Core<S>, meta: SnapshotMeta) {

@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::Next;
+use super::repairing::OwnDamage;
 use super::transfer::Transfer;
 use crate::core::Core;
 use crate::progress::Progress;
@@ -23,6 +24,8 @@ pub(crate) struct Leader {
     pub(super) first_of_term: EntryId,
     heartbeat_elapsed: u32,
     pub(super) transfer: Option<Transfer>,
+    /// This node's own log is damaged.
+    pub(super) own_damage: Option<OwnDamage>,
     uncommitted: Uncommitted,
     reads: ReadRounds,
     /// Something may be sent: set by whatever could change that, cleared by [`Leader::flush`].
@@ -55,6 +58,7 @@ impl Leader {
             first_of_term,
             heartbeat_elapsed: 0,
             transfer: None,
+            own_damage: None,
             uncommitted: Uncommitted::default(),
             reads: ReadRounds::default(),
             needs_flush: true,
@@ -81,6 +85,7 @@ impl Leader {
             Message::SnapshotResponse(response) => {
                 self.handle_accepted(core, from, response.matched)?
             }
+            Message::Repairing(repairing) => self.handle_repairing(core, from, repairing.count)?,
             Message::ReadIndex(request) => self.handle_read_index(core, from, request)?,
             // Answers of an election that is decided.
             Message::PreVoteResponse(_) | Message::VoteResponse(_) => {
@@ -94,9 +99,8 @@ impl Leader {
             Message::PreVote(_)
             | Message::RepairAsk(_)
             | Message::RepairAnswer(_)
-            | Message::Repairing(_) => {
-                unreachable!("handled at the gate")
-            }
+            | Message::SnapshotAsk(_)
+            | Message::RepairSnapshot(_) => unreachable!("handled at the gate"),
         }
         Ok(self.after_commit(core))
     }
@@ -115,7 +119,7 @@ impl Leader {
             self.heartbeat_elapsed = 0;
             self.send_heartbeats(core);
         }
-        Next::Stay
+        self.tick_damage(core)
     }
 
     /// Whether a quorum was heard since the last time this was asked.
@@ -191,10 +195,10 @@ impl Leader {
     /// be overwritten, when n5, who holds a later term's entry that never left it, is elected by
     /// those who lack ours. What lies before the counted entry is committed with it.
     pub(crate) fn maybe_commit<S: Storage>(&mut self, core: &mut Core<S>) {
-        let (own, persisted) = (core.id(), core.log.persisted());
+        let (own, own_match) = (core.id(), self.own_match(core));
         let matched = |voter| match self.peers.get(&voter) {
             Some(progress) => progress.matched.0,
-            None if voter == own => persisted.0,
+            None if voter == own => own_match.0,
             None => 0,
         };
         let reached = LogIndex(core.membership.current().quorum().reached(matched));
@@ -287,7 +291,7 @@ impl Leader {
     }
 
     /// Changes what is known of a member, and tells when that changed the way it is sent to.
-    fn update_peer<S: Storage, T>(
+    pub(super) fn update_peer<S: Storage, T>(
         &mut self,
         core: &mut Core<S>,
         peer: NodeId,
@@ -430,6 +434,7 @@ impl Leader {
             next: progress.next,
             state: progress.state(),
             recently_active: progress.recently_active,
+            repairing: progress.repairing,
         });
         peers.collect()
     }

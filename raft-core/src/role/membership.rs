@@ -78,6 +78,9 @@ impl Leader {
             if let PeerState::Snapshot { .. } = progress.state() {
                 return Err(ChangeError::SnapshotPending(learner));
             }
+            if progress.repairing > 0 {
+                return Err(ChangeError::Repairing(learner));
+            }
             if u128::from(matched.0) * 100 < u128::from(last.0) * CAUGHT_UP_PERCENT {
                 return Err(ChangeError::Behind {
                     learner,

@@ -51,11 +51,26 @@ impl Leader {
                 });
                 false
             }
+            Err(StorageError::Faulty) => {
+                self.wait_for_repair(core, peer);
+                false
+            }
             Err(StorageError::Compacted | StorageError::Unavailable) => {
                 self.send_snapshot(core, peer);
                 false
             }
         }
+    }
+
+    /// The follower needs an entry that is damaged here. It is tried again at heartbeat pace.
+    fn wait_for_repair<S: Storage>(&mut self, core: &mut Core<S>, peer: NodeId) {
+        let progress = self.peers.get_mut(&peer).expect("a member");
+        core.log.on_faulty(progress.next);
+        let before = progress.state();
+        progress.become_probe(progress.next);
+        progress.pause_probe();
+        announce_state(core, peer, before, progress.state());
+        self.notice_damage(core);
     }
 
     fn maybe_send_empty<S: Storage>(&mut self, core: &mut Core<S>, peer: NodeId) {

@@ -45,13 +45,14 @@ impl Leader {
         Ok(to)
     }
 
-    /// The voter in reach that has the most of our log.
+    /// The voter in reach that has the most of our log. One that repairs its own would not stand.
     fn best_successor<S: Storage>(&self, core: &Core<S>) -> Option<NodeId> {
         let voters = self
             .peers
             .iter()
             .filter(|(peer, _)| core.membership.current().is_voter(**peer));
-        let in_reach = voters.filter(|(_, progress)| progress.is_in_reach());
+        let in_reach =
+            voters.filter(|(_, progress)| progress.is_in_reach() && progress.repairing == 0);
         in_reach
             .max_by_key(|(_, progress)| progress.matched)
             .map(|(peer, _)| *peer)

@@ -1,15 +1,18 @@
 //! A log in memory, for tests, examples and simulations.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::{InitialState, SnapshotMeta, Storage, StorageError};
 use crate::types::collect_limited;
-use crate::{Configuration, Entry, EntryId, EntryKind, HardState, LogIndex, NodeId, Persist, Term};
+use crate::{
+    Configuration, Entry, EntryId, EntryKind, FaultyEntry, HardState, LogIndex, NodeId, Persist,
+    Term,
+};
 
-/// A [`Storage`] that keeps everything in memory, with a switch to answer "later" as a log on a
-/// disk does.
+/// A [`Storage`] that keeps everything in memory, with switches to answer "later" as a log on a disk
+/// does, and to damage entries as disks do.
 #[derive(Clone, Debug)]
 pub struct MemoryStorage {
     hard_state: HardState,
@@ -17,6 +20,7 @@ pub struct MemoryStorage {
     /// The entry before the first one kept.
     floor: EntryId,
     entries: VecDeque<Entry>,
+    faulty: BTreeMap<LogIndex, FaultyEntry>,
     snapshot: Option<SnapshotMeta>,
     commit: LogIndex,
     cached_from: LogIndex,
@@ -35,6 +39,7 @@ impl MemoryStorage {
             founding,
             floor: EntryId::default(),
             entries: VecDeque::new(),
+            faulty: BTreeMap::new(),
             snapshot: None,
             commit: LogIndex(0),
             cached_from: LogIndex(0),
@@ -50,10 +55,57 @@ impl MemoryStorage {
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
         }
-        if let Some(snapshot) = &persist.snapshot {
-            self.install(snapshot.clone());
+        match &persist.snapshot {
+            Some(snapshot) if persist.snapshot_keeps_log => {
+                let through = snapshot.id.index;
+                self.snapshot = Some(snapshot.clone());
+                self.purge(through);
+                self.floor = snapshot.id;
+            }
+            Some(snapshot) => self.install(snapshot.clone()),
+            None => {}
         }
+        persist.repaired.iter().for_each(|entry| self.repair(entry));
         self.append(&persist.entries);
+    }
+
+    /// Damages a stored entry: it cannot be read any more, and of its term and kind only that is
+    /// known which `faulty` tells. A node that runs is told by
+    /// [`Node::on_faulty`](crate::Node::on_faulty), or finds out at its next start.
+    ///
+    /// # Panics
+    /// If the log does not hold the entry.
+    pub fn damage(&mut self, faulty: FaultyEntry) {
+        let index = faulty.index;
+        assert!(
+            index > self.floor.index && index <= self.last_index(),
+            "{index} is not in the log"
+        );
+        self.faulty.insert(index, faulty);
+    }
+
+    /// Drops the log up to the newest snapshot if anything there is damaged, as every driver does
+    /// before it starts a node or reports damage: what the snapshot covers is not needed.
+    pub fn purge_damaged(&mut self) {
+        let covered = self.snapshot.as_ref().map(|meta| meta.id.index);
+        let is_damaged = |covered: LogIndex| self.faulty.range(..=covered).next().is_some();
+        if let Some(covered) = covered.filter(|covered| is_damaged(*covered)) {
+            self.purge(covered);
+        }
+    }
+
+    /// Puts a damaged entry back, unless it was purged meanwhile.
+    ///
+    /// # Panics
+    /// If the log ends before it.
+    pub fn repair(&mut self, entry: &Entry) {
+        if entry.index <= self.floor.index {
+            return;
+        }
+        let position = entry.index.distance_from(self.first_index()) as usize;
+        let place = self.entries.get_mut(position);
+        *place.expect("only what is in the log is damaged") = entry.clone();
+        self.faulty.remove(&entry.index);
     }
 
     /// Appends entries; what is stored from the first one's index on is truncated before.
@@ -76,6 +128,7 @@ impl MemoryStorage {
         );
         self.entries
             .truncate(first.index.distance_from(self.first_index()) as usize);
+        self.faulty.split_off(&first.index);
         self.entries.extend(entries.iter().cloned());
     }
 
@@ -83,6 +136,7 @@ impl MemoryStorage {
     pub fn install(&mut self, snapshot: SnapshotMeta) {
         self.floor = snapshot.id;
         self.entries.clear();
+        self.faulty.clear();
         self.commit = snapshot.id.index;
         self.snapshot = Some(snapshot);
     }
@@ -136,6 +190,7 @@ impl MemoryStorage {
         {
             self.floor = self.entries.pop_front().expect("just seen").id();
         }
+        self.faulty = self.faulty.split_off(&self.floor.index.next());
     }
 
     /// From now on entries below `index` are answered with [`StorageError::Later`].
@@ -148,6 +203,7 @@ impl MemoryStorage {
     ///
     /// # Errors
     /// As [`Storage::entries`], never [`StorageError::Later`].
+    /// [`StorageError::Faulty`] is to be reported with [`Node::on_faulty`](crate::Node::on_faulty).
     pub fn read(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
         if range.start <= self.floor.index {
             return Err(StorageError::Compacted);
@@ -155,8 +211,13 @@ impl MemoryStorage {
         if range.end > self.last_index().next() {
             return Err(StorageError::Unavailable);
         }
+        let fault = self.faulty.range(range.clone()).next();
+        let end = fault.map_or(range.end, |(index, _)| *index);
+        if end == range.start {
+            return Err(StorageError::Faulty);
+        }
         let skip = range.start.distance_from(self.first_index()) as usize;
-        let count = range.end.distance_from(range.start) as usize;
+        let count = end.distance_from(range.start) as usize;
         Ok(collect_limited(
             self.entries.range(skip..skip + count),
             max_bytes,
@@ -190,10 +251,10 @@ impl MemoryStorage {
     }
 
     fn configurations(&self) -> Vec<(LogIndex, Configuration)> {
-        let entries = self
-            .entries
-            .iter()
-            .filter(|entry| entry.kind == EntryKind::Configuration);
+        let is_readable = |entry: &&Entry| {
+            entry.kind == EntryKind::Configuration && !self.faulty.contains_key(&entry.index)
+        };
+        let entries = self.entries.iter().filter(is_readable);
         let decoded = entries.map(|entry| {
             let configuration =
                 Configuration::decode(&entry.payload).expect("checked before it was stored");
@@ -221,6 +282,11 @@ impl Storage for MemoryStorage {
             applied,
             commit: self.commit.max(applied),
             configurations: configurations.collect(),
+            faulty: self
+                .faulty
+                .range(applied.next()..)
+                .map(|(_, it)| *it)
+                .collect(),
         }
     }
 
@@ -240,6 +306,9 @@ impl Storage for MemoryStorage {
         }
         if index < self.floor.index {
             return Err(StorageError::Compacted);
+        }
+        if let Some(faulty) = self.faulty.get(&index) {
+            return faulty.term.ok_or(StorageError::Faulty);
         }
         let position = index.distance_from(self.first_index()) as usize;
         self.entries

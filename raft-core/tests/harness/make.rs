@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use raft_core::{
     Append, AppendResponse, Configuration, Entry, EntryId, Envelope, LogIndex, Message, NodeId,
-    Proposal, Term,
+    Proposal, RepairAnswer, RepairAsk, RepairId, RepairOutcome, Term,
 };
 
 use super::Cluster;
@@ -70,6 +70,20 @@ pub(crate) fn accepted(matched: u64) -> Message {
     Message::AppendResponse(AppendResponse::Accepted {
         matched: index(matched),
     })
+}
+
+/// A question of a life that never was.
+pub(crate) fn ask(first: u64, last: u64, anchor: EntryId) -> RepairAsk {
+    RepairAsk {
+        id: RepairId(1),
+        first: index(first),
+        last: index(last),
+        anchor,
+    }
+}
+
+pub(crate) fn answer(ask: RepairAsk, outcome: RepairOutcome) -> Message {
+    Message::RepairAnswer(RepairAnswer { ask, outcome })
 }
 
 /// A configuration as an entry.

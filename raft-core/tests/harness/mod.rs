@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the harness")]
 
+pub(crate) mod disk;
 pub(crate) mod make;
 pub(crate) mod safety;
 pub(crate) mod script;
@@ -12,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft_core::{
     ChangeError, Config, Configuration, ConfigurationChange, Entry, EntryId, Envelope, Event,
-    Fetch, HardState, LogIndex, MemoryStorage, Node, NodeId, Persist, PersistId, ProposeError,
-    ReadError, ReadId, ReadState, Ready, Rejected, Role, Status,
+    Fetch, MemoryStorage, Node, NodeId, Persist, PersistId, ProposeError, ReadError, ReadId,
+    ReadState, Ready, Rejected, Role, Status,
 };
 
 pub(crate) use self::make::*;
@@ -121,6 +122,7 @@ impl Cluster {
         if member.node.is_some() {
             return;
         }
+        member.disk.purge_damaged();
         let mut config = member.config.clone();
         config.seed = seed;
         let node = Node::new(config, member.disk.clone())
@@ -233,6 +235,10 @@ impl Cluster {
             self.say(format!("{id} writes {persist}"));
             self.member(id).writes.push_back(persist);
         }
+        if self.status(id).repair.is_some() {
+            let promised = ready.messages.iter().chain(&ready.messages_after_sync);
+            promised.for_each(|envelope| self.safety.on_message_of_repairing(envelope));
+        }
         for envelope in ready.messages {
             self.say(envelope.to_string());
             self.post(envelope);
@@ -281,56 +287,6 @@ impl Cluster {
         self.node(id).on_applied(last);
     }
 
-    /// The oldest pending write reaches the disk, and what waited for it leaves. Returns whether
-    /// there was one.
-    pub(crate) fn sync(&mut self, id: NodeId) -> bool {
-        self.sync_together(id, 1)
-    }
-
-    /// The oldest `count` pending writes reach the disk, and only the last one is reported done.
-    pub(crate) fn sync_together(&mut self, id: NodeId, count: usize) -> bool {
-        let mut done = None;
-        for _ in 0..count {
-            let Some(write) = self.member(id).writes.pop_front() else {
-                break;
-            };
-            self.write(id, &write);
-            done = Some(write.id);
-        }
-        let Some(done) = done else { return false };
-        self.say(format!("{id} synced {done}"));
-        self.node(id).on_persisted(done);
-        self.observe_log(id);
-        self.release(id, done);
-        self.pump(id);
-        true
-    }
-
-    /// A write reaches the disk; a snapshot in it replaces the state machine.
-    fn write(&mut self, id: NodeId, write: &Persist) {
-        if let Some(snapshot) = &write.snapshot {
-            let through = snapshot.id.index;
-            self.member(id).applied.clear();
-            self.member(id)
-                .to_apply
-                .retain(|entry| entry.index > through);
-            self.safety.on_installed(id, snapshot.id);
-        }
-        self.node(id).storage_mut().persist(write);
-    }
-
-    fn release(&mut self, id: NodeId, done: PersistId) {
-        while self
-            .member(id)
-            .waiting
-            .front()
-            .is_some_and(|(after, _)| *after <= done)
-        {
-            let (_, envelope) = self.member(id).waiting.pop_front().expect("just seen");
-            self.post(envelope);
-        }
-    }
-
     /// A message leaves its sender.
     fn post(&mut self, envelope: Envelope) {
         // Only while the receiver leads the message's term is its log the one that is acknowledged.
@@ -353,10 +309,6 @@ impl Cluster {
         self.safety
             .on_message(&envelope, sender.storage(), &leader_log);
         self.bag.push(envelope);
-    }
-
-    pub(crate) fn sync_all_of(&mut self, id: NodeId) {
-        while self.sync(id) {}
     }
 
     /// Delivers one message, unless its receiver is down or cut off.
@@ -417,22 +369,9 @@ impl Cluster {
                 return;
             }
         }
-        panic!("the cluster does not come to rest");
-    }
-
-    /// Reads what the node asked for. Returns whether it asked.
-    pub(crate) fn serve_fetches(&mut self, id: NodeId) -> bool {
-        let fetches = std::mem::take(&mut self.member(id).fetches);
-        let any = !fetches.is_empty();
-        for fetch in fetches {
-            let node = self.node(id);
-            match node.storage().read(fetch.range.clone(), fetch.max_bytes) {
-                Ok(entries) => node.on_fetched(fetch, entries),
-                Err(_) => node.on_fetch_failed(fetch),
-            }
-            self.pump(id);
-        }
-        any
+        let last = self.transcript.len().saturating_sub(SHOWN_LINES);
+        let end = self.transcript[last..].join("\n");
+        panic!("the cluster does not come to rest:\n{end}");
     }
 
     pub(crate) fn tick(&mut self, id: NodeId) {
@@ -512,46 +451,8 @@ impl Cluster {
         self.safety.on_read_asked(id, ReadId(read));
         self.node(id).read_index(ReadId(read))
     }
-
-    /// Notes a snapshot of everything applied and drops the log up to there.
-    pub(crate) fn compact(&mut self, id: NodeId, through: u64) {
-        let storage = self.node(id).storage_mut();
-        storage.take_snapshot(LogIndex(through));
-        storage.purge(LogIndex(through));
-        self.check(id);
-    }
-
-    /// The whole log as `index@term` of what node and disk hold.
-    pub(crate) fn log_of(&self, id: NodeId) -> Vec<EntryId> {
-        let member = &self.members[&id];
-        let storage = member
-            .node
-            .as_ref()
-            .map_or(&member.disk, |node| node.storage());
-        let mut log: Vec<EntryId> = storage.stored().map(Entry::id).collect();
-        for write in &member.writes {
-            if let Some(first) = write.entries.first() {
-                log.retain(|entry| entry.index < first.index);
-            }
-            if write.snapshot.is_some() {
-                log.clear();
-            }
-            log.extend(write.entries.iter().map(Entry::id));
-        }
-        log
-    }
-
-    /// Puts a log of commands with these terms on a disk, before the node is started.
-    pub(crate) fn set_log(&mut self, id: NodeId, terms: &[u64], hard_state: HardState) {
-        let entries: Vec<Entry> = (1..)
-            .zip(terms)
-            .map(|(index, term)| command(index, *term, &format!("t{term}")))
-            .collect();
-        let disk = &mut self.member(id).disk;
-        disk.append(&entries);
-        disk.set_hard_state(hard_state);
-    }
 }
 
 /// Far above what any script needs; a livelock must end the test.
 const SETTLE_ROUNDS_MAX: usize = 10_000;
+const SHOWN_LINES: usize = 40;

@@ -107,6 +107,21 @@ impl Safety {
         }
     }
 
+    /// A node with damaged entries promises nothing.
+    pub(crate) fn on_message_of_repairing(&self, envelope: &Envelope) {
+        let promises = match &envelope.message {
+            Message::Vote(_)
+            | Message::PreVote(_)
+            | Message::SnapshotResponse(_)
+            | Message::AppendResponse(AppendResponse::Accepted { .. }) => true,
+            Message::VoteResponse(response) | Message::PreVoteResponse(response) => {
+                response.granted
+            }
+            _ => false,
+        };
+        assert!(!promises, "{envelope}, but its sender repairs its log");
+    }
+
     /// A message leaves: the disk must hold what it promises. `leader_log` is what the receiver
     /// holds.
     pub(crate) fn on_message(
@@ -119,6 +134,7 @@ impl Safety {
         let would_be = match &envelope.message {
             Message::PreVote(_) => true,
             Message::PreVoteResponse(response) => response.granted,
+            Message::RepairAsk(_) | Message::RepairAnswer(_) | Message::SnapshotAsk(_) => true,
             _ => false,
         };
         assert!(

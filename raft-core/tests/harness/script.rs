@@ -11,6 +11,7 @@ use raft_core::{
     Term,
 };
 
+use super::disk::Left;
 use super::{Cluster, index};
 
 /// Runs a script and compares, or rewrites.
@@ -321,6 +322,15 @@ fn disturb(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, St
                 .node(node(words.first())?)
                 .storage_mut()
                 .evict_below(below);
+        }
+        "damage" => {
+            let left = match words.get(2) {
+                None => Left::Header,
+                Some(&"term") => Left::Term,
+                Some(&"unknown") => Left::Nothing,
+                Some(other) => return Err(format!("unknown rest {other}")),
+            };
+            cluster.damage(node(words.first())?, index(number(words.get(1))?), left);
         }
         "hold-apply" => cluster.member(node(words.first())?).holds_apply = true,
         "delivered" | "failed" => {

@@ -18,7 +18,7 @@ use kvd::recover::{RecoverOptions, Recovered, recover};
 use kvd::snapshots::{SnapshotDir, SnapshotDirError};
 use kvd::wire::client::{MemberAddress, Request, RequestFrame, Response};
 use kvd::wire::peer::{self, PeerMessage};
-use raft_core::{Config, Configuration, Message, NodeId, SnapshotOutcome};
+use raft_core::{Config, Configuration, NodeId, SnapshotOutcome};
 use raft_log::fs::SimFs;
 use raft_log::{Binding, Options, Reader, Wal};
 use raft_net::ClusterId;
@@ -394,10 +394,8 @@ impl Life {
                 self.driver.handle(Event::SnapshotWritten(Some(written)));
             }
             Effect::SendSnapshot { to, envelope } => {
-                let Message::InstallSnapshot(install) = &envelope.message else {
-                    panic!("not a snapshot")
-                };
-                let index = install.meta.id.index.0;
+                let meta = envelope.message.snapshot().expect("a snapshot message");
+                let index = meta.id.index.0;
                 let chunks = self
                     .snapshots
                     .open_send(index)
@@ -464,16 +462,13 @@ impl Life {
         let Ok(PeerMessage::Raft(envelope)) = peer::decode(CLUSTER, header) else {
             return false;
         };
-        let Message::InstallSnapshot(install) = &envelope.message else {
+        let Some(meta) = envelope.message.snapshot() else {
             return false;
         };
-        let received = self
-            .snapshots
-            .begin_receive(&install.meta)
-            .and_then(|mut file| {
-                chunks.iter().try_for_each(|chunk| file.write(chunk))?;
-                file.finish()
-            });
+        let received = self.snapshots.begin_receive(meta).and_then(|mut file| {
+            chunks.iter().try_for_each(|chunk| file.write(chunk))?;
+            file.finish()
+        });
         let Ok((header, store)) = received else {
             return false;
         };

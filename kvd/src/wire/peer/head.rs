@@ -4,12 +4,15 @@
 //! append-only, structs keep their fields.
 
 use raft_core::{
-    Append, AppendResponse, Configuration, Entry, EntryId, Envelope, Heartbeat, HeartbeatResponse,
-    InstallSnapshot, LogIndex, Message, NodeId, ReadId, ReadIndex, ReadIndexResponse, RepairAnswer,
-    RepairAsk, Repairing, SnapshotMeta, SnapshotResponse, Term, VoteRequest, VoteResponse,
+    Append, AppendResponse, Entry, EntryId, Envelope, Heartbeat, HeartbeatResponse,
+    InstallSnapshot, LogIndex, Message, NodeId, ReadId, ReadIndex, ReadIndexResponse,
+    SnapshotResponse, Term, VoteRequest, VoteResponse,
 };
 use serde::{Deserialize, Serialize};
 
+mod repair;
+
+use self::repair::{Ask, Meta, RepairHead};
 use super::WireError;
 
 /// An envelope without its entries.
@@ -67,9 +70,8 @@ enum MessageHead<'a> {
         oldest_sync_age_ticks: u32,
     },
     InstallSnapshot {
-        last: Id,
-        configuration: &'a [u8],
-        configuration_index: u64,
+        #[serde(borrow)]
+        meta: Meta<'a>,
     },
     SnapshotResponse {
         matched: u64,
@@ -82,44 +84,13 @@ enum MessageHead<'a> {
         index: u64,
     },
     TimeoutNow,
-    RepairAsk {
-        first: u64,
-        last: u64,
-        anchor: Id,
-    },
-    RepairHave {
-        entries: u32,
-    },
-    RepairCompacted {
-        snapshot: Id,
-    },
-    RepairNever,
-    RepairMaybe,
-    Repairing {
-        count: u64,
-    },
+    Repair(#[serde(borrow)] RepairHead<'a>),
 }
 
 /// The configuration in a message, encoded; empty if there is none.
 pub(super) fn configuration_bytes(message: &Message) -> Vec<u8> {
-    match message {
-        Message::InstallSnapshot(install) => install.meta.configuration.encode(),
-        Message::PreVote(_)
-        | Message::PreVoteResponse(_)
-        | Message::Vote(_)
-        | Message::VoteResponse(_)
-        | Message::Append(_)
-        | Message::AppendResponse(_)
-        | Message::Heartbeat(_)
-        | Message::HeartbeatResponse(_)
-        | Message::SnapshotResponse(_)
-        | Message::ReadIndex(_)
-        | Message::ReadIndexResponse(_)
-        | Message::TimeoutNow
-        | Message::RepairAsk(_)
-        | Message::RepairAnswer(_)
-        | Message::Repairing(_) => Vec::new(),
-    }
+    let snapshot = message.snapshot();
+    snapshot.map_or_else(Vec::new, |meta| meta.configuration.encode())
 }
 
 impl<'a> RaftHead<'a> {
@@ -140,8 +111,9 @@ impl<'a> RaftHead<'a> {
 
     /// How many records follow.
     pub(super) fn entry_count(&self) -> u32 {
-        match self.message {
-            MessageHead::Append { entries, .. } | MessageHead::RepairHave { entries } => entries,
+        match &self.message {
+            MessageHead::Append { entries, .. } => *entries,
+            MessageHead::Repair(repair) => repair.entry_count(),
             MessageHead::PreVote { .. }
             | MessageHead::PreVoteResponse { .. }
             | MessageHead::Vote { .. }
@@ -154,12 +126,7 @@ impl<'a> RaftHead<'a> {
             | MessageHead::SnapshotResponse { .. }
             | MessageHead::ReadIndex { .. }
             | MessageHead::ReadIndexResponse { .. }
-            | MessageHead::TimeoutNow
-            | MessageHead::RepairAsk { .. }
-            | MessageHead::RepairCompacted { .. }
-            | MessageHead::RepairNever
-            | MessageHead::RepairMaybe
-            | MessageHead::Repairing { .. } => 0,
+            | MessageHead::TimeoutNow => 0,
         }
     }
 
@@ -185,13 +152,9 @@ impl<'a> MessageHead<'a> {
                 };
                 return (head, &append.entries);
             }
-            Message::RepairAnswer(RepairAnswer::Have { entries }) => {
-                return (
-                    MessageHead::RepairHave {
-                        entries: count(entries),
-                    },
-                    entries,
-                );
+            Message::RepairAnswer(answer) => {
+                let (head, entries) = RepairHead::of_answer(answer);
+                return (MessageHead::Repair(head), entries);
             }
             Message::PreVote(vote) => MessageHead::PreVote {
                 last: id(vote.last),
@@ -226,9 +189,7 @@ impl<'a> MessageHead<'a> {
                 oldest_sync_age_ticks: response.oldest_sync_age_ticks,
             },
             Message::InstallSnapshot(install) => MessageHead::InstallSnapshot {
-                last: id(install.meta.id),
-                configuration,
-                configuration_index: install.meta.configuration_index.0,
+                meta: Meta::of(&install.meta, configuration),
             },
             Message::SnapshotResponse(response) => MessageHead::SnapshotResponse {
                 matched: response.matched.0,
@@ -239,21 +200,16 @@ impl<'a> MessageHead<'a> {
                 index: read.index.0,
             },
             Message::TimeoutNow => MessageHead::TimeoutNow,
-            Message::RepairAsk(ask) => MessageHead::RepairAsk {
-                first: ask.first.0,
-                last: ask.last.0,
-                anchor: id(ask.anchor),
-            },
-            Message::RepairAnswer(RepairAnswer::Compacted { snapshot }) => {
-                MessageHead::RepairCompacted {
-                    snapshot: id(*snapshot),
-                }
-            }
-            Message::RepairAnswer(RepairAnswer::Never) => MessageHead::RepairNever,
-            Message::RepairAnswer(RepairAnswer::Maybe) => MessageHead::RepairMaybe,
-            Message::Repairing(repairing) => MessageHead::Repairing {
+            Message::RepairAsk(ask) => MessageHead::Repair(RepairHead::Ask(Ask::of(ask))),
+            Message::Repairing(repairing) => MessageHead::Repair(RepairHead::Repairing {
                 count: repairing.count,
-            },
+            }),
+            Message::SnapshotAsk(ask) => MessageHead::Repair(RepairHead::SnapshotAsk {
+                covering: ask.covering.0,
+            }),
+            Message::RepairSnapshot(install) => MessageHead::Repair(RepairHead::Snapshot {
+                meta: Meta::of(&install.meta, configuration),
+            }),
         };
         (head, &[])
     }
@@ -306,18 +262,8 @@ impl<'a> MessageHead<'a> {
                 round,
                 oldest_sync_age_ticks,
             }),
-            MessageHead::InstallSnapshot {
-                last,
-                configuration,
-                configuration_index,
-            } => {
-                let configuration = Configuration::decode(configuration)?;
-                let configuration_index = LogIndex(configuration_index);
-                let meta = SnapshotMeta {
-                    id: last.into(),
-                    configuration,
-                    configuration_index,
-                };
+            MessageHead::InstallSnapshot { meta } => {
+                let meta = meta.decode()?;
                 Message::InstallSnapshot(InstallSnapshot { meta })
             }
             MessageHead::SnapshotResponse { matched } => {
@@ -333,29 +279,7 @@ impl<'a> MessageHead<'a> {
                 })
             }
             MessageHead::TimeoutNow => Message::TimeoutNow,
-            MessageHead::RepairAsk {
-                first,
-                last,
-                anchor,
-            } => {
-                let (first, last) = (LogIndex(first), LogIndex(last));
-                Message::RepairAsk(RepairAsk {
-                    first,
-                    last,
-                    anchor: anchor.into(),
-                })
-            }
-            MessageHead::RepairHave { entries: _ } => {
-                Message::RepairAnswer(RepairAnswer::Have { entries })
-            }
-            MessageHead::RepairCompacted { snapshot } => {
-                Message::RepairAnswer(RepairAnswer::Compacted {
-                    snapshot: snapshot.into(),
-                })
-            }
-            MessageHead::RepairNever => Message::RepairAnswer(RepairAnswer::Never),
-            MessageHead::RepairMaybe => Message::RepairAnswer(RepairAnswer::Maybe),
-            MessageHead::Repairing { count } => Message::Repairing(Repairing { count }),
+            MessageHead::Repair(repair) => repair.into_message(entries)?,
         })
     }
 }

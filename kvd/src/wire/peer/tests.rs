@@ -63,6 +63,13 @@ fn samples() -> Vec<PeerMessage> {
         configuration: joint,
         configuration_index: LogIndex(8),
     };
+    let ask = RepairAsk {
+        id: RepairId(12),
+        first: LogIndex(5),
+        last: LogIndex(6),
+        anchor: at(7, 7),
+    };
+    let answer = |outcome| Message::RepairAnswer(RepairAnswer { ask, outcome });
     let messages = vec![
         Message::PreVote(vote),
         Message::PreVoteResponse(VoteResponse { granted: true }),
@@ -94,7 +101,7 @@ fn samples() -> Vec<PeerMessage> {
             round: 11,
             oldest_sync_age_ticks: 2,
         }),
-        Message::InstallSnapshot(InstallSnapshot { meta }),
+        Message::InstallSnapshot(InstallSnapshot { meta: meta.clone() }),
         Message::SnapshotResponse(SnapshotResponse {
             matched: LogIndex(9),
         }),
@@ -104,16 +111,19 @@ fn samples() -> Vec<PeerMessage> {
             index: LogIndex(7),
         }),
         Message::TimeoutNow,
-        Message::RepairAsk(RepairAsk {
-            first: LogIndex(5),
-            last: LogIndex(6),
-            anchor: at(7, 7),
+        Message::RepairAsk(ask),
+        answer(RepairOutcome::Have { entries: entries() }),
+        answer(RepairOutcome::Compacted { snapshot: at(9, 3) }),
+        answer(RepairOutcome::Never {
+            held: Some(Term(6)),
         }),
-        Message::RepairAnswer(RepairAnswer::Have { entries: entries() }),
-        Message::RepairAnswer(RepairAnswer::Compacted { snapshot: at(9, 3) }),
-        Message::RepairAnswer(RepairAnswer::Never),
-        Message::RepairAnswer(RepairAnswer::Maybe),
+        answer(RepairOutcome::Never { held: None }),
+        answer(RepairOutcome::Maybe),
         Message::Repairing(Repairing { count: 2 }),
+        Message::SnapshotAsk(SnapshotAsk {
+            covering: LogIndex(5),
+        }),
+        Message::RepairSnapshot(InstallSnapshot { meta }),
     ];
     let write = ForwardedWrite {
         session: SessionRef::Named(42),
@@ -195,8 +205,10 @@ fn payloads_are_shared_when_encoded_and_are_slices_of_the_frame_when_decoded() {
 
 #[test]
 fn a_flipped_bit_in_an_entry_is_caught_and_so_is_an_entry_of_another_cluster() {
-    let message = raft(Message::RepairAnswer(RepairAnswer::Have {
+    let message = raft(Message::Append(Append {
+        prev: at(4, 6),
         entries: entries(),
+        commit: LogIndex(4),
     }));
     let frame = frame(&message);
     let head = encode(CLUSTER, &message)[0].len();

@@ -1,0 +1,176 @@
+//! What a log with damaged entries still knows, and how they come back into it.
+
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+
+use super::RaftLog;
+use crate::{Entry, EntryId, FaultyEntry, LogIndex, PersistId, Storage, Term};
+
+/// Whether a log holds an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holds {
+    Yes,
+    No,
+    /// There is an entry at that index, and too little of it can be read to tell.
+    Perhaps,
+}
+
+impl<S: Storage> RaftLog<S> {
+    pub(crate) fn is_faulty(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    /// Whether this log holds `id`, damaged or not.
+    ///
+    /// Terms never fall within a log, which says much about an entry of unknown term. If the next
+    /// known entry is 9@4, ours at 7 has a term of at most 4. And if another log has 7@4, so have
+    /// we: the leader of term 4 made both 7@4 and 9@4, and every log that holds 9@4 holds what that
+    /// leader had at 7.
+    pub(crate) fn may_hold(&self, id: EntryId) -> Holds {
+        match self.term(id.index) {
+            Some(term) if term == id.term => Holds::Yes,
+            Some(_) => Holds::No,
+            None if !self.faults.is_unknown(id.index) => Holds::No,
+            None => {
+                let least = self.newest_known(id.index).term;
+                let most = self.oldest_known(id.index).term;
+                if id.term == most {
+                    Holds::Yes
+                } else if (least..most).contains(&id.term) {
+                    Holds::Perhaps
+                } else {
+                    Holds::No
+                }
+            }
+        }
+    }
+
+    /// The newest entry at or below `index` whose term is known.
+    pub(crate) fn newest_known(&self, index: LogIndex) -> EntryId {
+        let mut at = index.min(self.last_index());
+        while self.faults.is_unknown(at) {
+            at = at.prev();
+        }
+        let term = self.term(at).unwrap_or_default();
+        EntryId { index: at, term }
+    }
+
+    /// The oldest entry at or above `index` whose term is known.
+    pub(crate) fn oldest_known(&self, index: LogIndex) -> EntryId {
+        let mut at = index;
+        while self.faults.is_unknown(at) {
+            at = at.next();
+        }
+        let term = self
+            .term(at)
+            .expect("the last entry of a log is never of unknown term");
+        EntryId { index: at, term }
+    }
+
+    /// Notes that the stored entry at `index` cannot be read. Returns whether that is news.
+    ///
+    /// What is not durable yet is still in memory, and what a snapshot covers is not needed.
+    pub(crate) fn on_faulty(&mut self, index: LogIndex) -> bool {
+        let covered = self.storage.snapshot().map(|meta| meta.id.index);
+        let is_needed = index >= self.first_index()
+            && index < self.unstable.first()
+            && covered.is_none_or(|covered| index > covered);
+        let Some(term) = self.term(index).filter(|_| is_needed) else {
+            return false;
+        };
+        self.faults.add(FaultyEntry {
+            index,
+            term: Some(term),
+            kind: None,
+        })
+    }
+
+    /// What was purged is not needed any more.
+    pub(crate) fn forget_purged_faults(&mut self) {
+        if self.is_faulty() && self.installing.is_none() {
+            let purged = self.storage.first_index().prev();
+            self.faults.forget_through(purged);
+        }
+    }
+
+    /// Takes a copy that is certain to be the entry that was lost. Returns whether it was missing.
+    ///
+    /// What a snapshot on its way covers is not taken any more: it would be applied, and then the
+    /// state machine would go back to the snapshot.
+    pub(crate) fn receive(&mut self, entry: Entry) -> bool {
+        let news = !self.is_covering(entry.index) && self.faults.receive(entry);
+        if news {
+            self.settle_terms();
+        }
+        news
+    }
+
+    /// Hands out the copies that have come, to be written in part `id`.
+    pub(crate) fn submit_repaired(&mut self, id: PersistId) -> Vec<Entry> {
+        self.faults.submit(id)
+    }
+
+    /// An entry of unknown term between two of the same term is of that term.
+    pub(crate) fn settle_terms(&mut self) {
+        let mut at = LogIndex(0);
+        while let Some(first) = self.first_unknown_from(at) {
+            let below = self.newest_known(first);
+            let above = self.oldest_known(first);
+            if below.term == above.term {
+                (first.0..above.index.0)
+                    .for_each(|index| self.faults.set_term(LogIndex(index), above.term));
+            }
+            at = above.index;
+        }
+    }
+
+    fn first_unknown_from(&self, index: LogIndex) -> Option<LogIndex> {
+        let mut at = index;
+        loop {
+            at = self.faults.first_from(at)?;
+            if self.faults.is_unknown(at) {
+                return Some(at);
+            }
+            at = at.next();
+        }
+    }
+
+    /// The runs of neighbouring entries that are still missing, oldest first.
+    pub(crate) fn missing_runs(&self) -> Vec<RangeInclusive<LogIndex>> {
+        let mut runs: Vec<RangeInclusive<LogIndex>> = Vec::new();
+        for index in self.faults.missing() {
+            match runs.last_mut() {
+                Some(run) if run.end().next() == index => *run = *run.start()..=index,
+                Some(_) | None => runs.push(index..=index),
+            }
+        }
+        runs
+    }
+
+    /// Whether an entry at or below `index` that is not applied yet is missing, and no snapshot that
+    /// covers it is on its way.
+    pub(crate) fn is_blocked_below(&self, index: LogIndex) -> bool {
+        let handed_out = self.handed_out();
+        let mut missing = self.faults.missing().skip_while(|it| *it <= handed_out);
+        let fault = missing.next();
+        fault.is_some_and(|fault| fault <= index && !self.is_covering(fault))
+    }
+
+    /// Up to where entries can be read one after the other from `from` on.
+    pub(crate) fn readable_through(&self, from: LogIndex, through: LogIndex) -> LogIndex {
+        let fault = self.faults.first_from(from);
+        fault.map_or(through, |fault| through.min(fault.prev()))
+    }
+
+    /// What this log holds at `index`: none beyond its end; an error if it cannot tell.
+    pub(crate) fn term_held(&self, index: LogIndex) -> Result<Option<Term>, UnknownTerm> {
+        if index > self.last_index() {
+            return Ok(None);
+        }
+        self.term(index).map(Some).ok_or(UnknownTerm)
+    }
+}
+
+/// There is an entry, damaged or compacted away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnknownTerm;

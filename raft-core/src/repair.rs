@@ -1,0 +1,190 @@
+//! Repairing: getting damaged entries back from the other nodes. It needs no leader.
+//!
+//! Entries with the same index and term are the same on every node (log matching, thesis 3.5), so a
+//! node that lost 7@3 may take it from anybody who has it, committed or not. Until all are back the
+//! node takes part only as far as it can without making promises that rest on what it cannot read:
+//!
+//! * It grants no vote and no pre-vote, and does not stand. n1 and n2 hold 7@3, n1's copy is
+//!   damaged; if n1 forgot it and voted for n3, a committed entry would be gone.
+//! * It writes what the leader sends, and says [`Repairing`](crate::Repairing) instead of
+//!   acknowledging. It refuses an append only over entries whose terms it knows.
+//! * It answers heartbeats: they are about who leads, not about what is in the log.
+//!
+//! Damaged entries, and what follows them, are given up only if the leader overwrites them by the
+//! ordinary conflict rule, a snapshot covers them, or **all** other voters say that they never had
+//! them. A majority is not enough: n3, who leads and has the entry, may be counting the
+//! acknowledgement that this node gave before the damage.
+
+mod answer;
+mod receive;
+
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+
+use crate::core::Core;
+use crate::{
+    Event, LogIndex, Message, NodeId, RepairAsk, RepairId, RepairStatus, SnapshotAsk, Storage,
+};
+
+/// Runs of damaged entries that are asked for at a time. More would only be more of the same: each
+/// question is repeated at heartbeat pace until it is answered.
+const RUNS_MAX: usize = 16;
+
+/// After so many election timeouts without a step forward a snapshot is asked for.
+const ENTRIES_PATIENCE_TIMEOUTS: u32 = 3;
+
+/// A snapshot that was asked for may take so many election timeouts to arrive, until another node
+/// is asked. It may be large, and nothing tells how far it is.
+const SNAPSHOT_PATIENCE_TIMEOUTS: u32 = 10;
+
+/// When what is asked again.
+#[derive(Debug, Default)]
+pub(crate) struct Repair {
+    /// Damage up to this number has been told.
+    announced: RepairId,
+    due: bool,
+    asked_ticks: u32,
+    /// Ticks since anything came back.
+    idle_ticks: u32,
+    /// Who was asked for a snapshot last.
+    snapshot_from: Option<NodeId>,
+}
+
+impl Repair {
+    fn on_progress(&mut self) {
+        self.idle_ticks = 0;
+        self.snapshot_from = None;
+    }
+
+    /// A snapshot that was asked of `peer` will not come.
+    pub(crate) fn on_peer_lost(&mut self, peer: NodeId) {
+        if self.snapshot_from == Some(peer) {
+            self.snapshot_from = None;
+        }
+    }
+}
+
+impl<S: Storage> Core<S> {
+    /// Whether questions are to be asked in this turn.
+    pub(crate) fn repair_is_due(&self) -> bool {
+        let is_news = self.repair.announced != self.log.faults.newest();
+        self.log.is_faulty() && (self.repair.due || is_news)
+    }
+
+    pub(crate) fn tick_repair(&mut self) {
+        self.log.forget_purged_faults();
+        if !self.log.is_faulty() {
+            return;
+        }
+        let repair = &mut self.repair;
+        repair.asked_ticks += 1;
+        repair.idle_ticks += 1;
+        repair.due |= repair.asked_ticks >= self.config.heartbeat_ticks;
+        let patience = match repair.snapshot_from {
+            None => ENTRIES_PATIENCE_TIMEOUTS,
+            Some(_) => SNAPSHOT_PATIENCE_TIMEOUTS,
+        };
+        if repair.idle_ticks >= patience.saturating_mul(self.config.election_timeout_ticks) {
+            self.ask_next_for_snapshot();
+        }
+    }
+
+    /// Asks all other nodes for what is missing.
+    pub(crate) fn flush_repair(&mut self) {
+        self.log.forget_purged_faults();
+        if !self.repair_is_due() {
+            return;
+        }
+        self.announce_damage();
+        self.repair.due = false;
+        self.repair.asked_ticks = 0;
+        for run in self.log.missing_runs().into_iter().take(RUNS_MAX) {
+            self.ask_for(run);
+        }
+    }
+
+    fn announce_damage(&mut self) {
+        let newest = self.log.faults.newest();
+        if core::mem::replace(&mut self.repair.announced, newest) != newest {
+            let first = self.log.faults.first_from(LogIndex(0));
+            self.event(Event::DamageFound {
+                first: first.expect("something is damaged"),
+                count: self.log.faults.count(),
+            });
+        }
+    }
+
+    fn ask_for(&mut self, run: RangeInclusive<LogIndex>) {
+        let (first, last) = run.into_inner();
+        let anchor = self.log.oldest_known(first);
+        // What lies above an anchor that is not the first entry itself could be of another log.
+        let last = if anchor.index == first {
+            last
+        } else {
+            last.min(anchor.index)
+        };
+        let id = self.log.faults.newest();
+        let ask = RepairAsk {
+            id,
+            first,
+            last,
+            anchor,
+        };
+        for peer in self.other_nodes() {
+            self.send(peer, Message::RepairAsk(ask));
+        }
+    }
+
+    fn other_nodes(&self) -> Vec<NodeId> {
+        let mut nodes = self.membership.members_ever();
+        nodes.remove(&self.id());
+        nodes.into_iter().collect()
+    }
+
+    /// Entries do not come, be it that nobody has them or that nobody can tell whether his are ours.
+    /// A snapshot that goes far enough makes them unnecessary.
+    fn ask_next_for_snapshot(&mut self) {
+        let others = self.other_nodes();
+        let after = |peer: &&NodeId| self.repair.snapshot_from.is_some_and(|last| **peer > last);
+        let next = others.iter().find(after).or(others.first());
+        if let Some(peer) = next.copied() {
+            self.ask_for_snapshot(peer);
+        }
+    }
+
+    /// What is applied here no other node has to send: a snapshot of this one will do.
+    fn ask_for_snapshot(&mut self, peer: NodeId) {
+        let Some(first) = self.log.faults.missing().next() else {
+            return;
+        };
+        self.repair.snapshot_from = Some(peer);
+        self.repair.idle_ticks = 0;
+        if first <= self.log.applied() {
+            self.event(Event::SnapshotWanted { index: first });
+            return;
+        }
+        // Whether a snapshot that ends at an entry of unknown term is of our log cannot be told, so
+        // it must go up to the next known one.
+        let covering = self.log.oldest_known(first).index;
+        self.send(peer, Message::SnapshotAsk(SnapshotAsk { covering }));
+    }
+
+    /// How the repair stands; none if nothing is damaged.
+    pub(crate) fn repair_status(&self) -> Option<RepairStatus> {
+        let first = self.log.faults.first_from(LogIndex(0))?;
+        let never = self.log.faults.get(first).map(|fault| &fault.never);
+        let waits_for = |voter: &NodeId| never.is_none_or(|never| !never.contains(voter));
+        Some(RepairStatus {
+            count: self.log.faults.count(),
+            first,
+            waiting_for: self.other_voters_ever().filter(waits_for).collect(),
+        })
+    }
+
+    /// All voters of every configuration that is known here, but this node.
+    fn other_voters_ever(&self) -> impl Iterator<Item = NodeId> {
+        let mut voters = self.membership.voters_ever();
+        voters.remove(&self.id());
+        voters.into_iter()
+    }
+}

@@ -1,0 +1,151 @@
+//! What a node makes of the answers to its questions.
+
+use alloc::vec::Vec;
+
+use crate::core::Core;
+use crate::log::Holds;
+use crate::{
+    Configuration, Entry, EntryId, EntryKind, Event, LogIndex, NodeId, Rejected, RepairAnswer,
+    RepairAsk, RepairOutcome, Storage, Term,
+};
+
+/// A quorum of so many voters or more has at least two of any configuration that comes next.
+const VOTERS_OF_WHICH_TWO_REMAIN: usize = 3;
+
+impl<S: Storage> Core<S> {
+    /// Late answers say nothing new, and are no fault of the sender.
+    pub(crate) fn take_repair_answer(
+        &mut self,
+        from: NodeId,
+        answer: RepairAnswer,
+    ) -> Result<(), Rejected> {
+        self.log.forget_purged_faults();
+        let RepairAnswer { ask, outcome } = answer;
+        if !self.log.faults.have_asked(ask.id) {
+            return Err(Rejected::Unasked);
+        }
+        match outcome {
+            RepairOutcome::Have { entries } => self.receive_from_peer(ask, entries),
+            RepairOutcome::Compacted { snapshot } if self.repair.snapshot_from.is_none() => {
+                let needed = self.log.faults.contains(ask.first);
+                if needed && snapshot.index >= ask.first {
+                    self.ask_for_snapshot(from);
+                }
+            }
+            RepairOutcome::Compacted { .. } | RepairOutcome::Maybe => {}
+            RepairOutcome::Never { held } => self.note_never(from, ask, held),
+        }
+        Ok(())
+    }
+
+    /// Takes the entries that are certain to be ours: of the term that we know, or at or below an
+    /// anchor that both logs hold.
+    fn receive_from_peer(&mut self, ask: RepairAsk, entries: Vec<Entry>) {
+        let is_same_log = self.log.may_hold(ask.anchor) == Holds::Yes;
+        for entry in entries {
+            let is_ours = match self.log.may_hold(entry.id()) {
+                Holds::Yes => true,
+                Holds::Perhaps => is_same_log && entry.index <= ask.anchor.index,
+                Holds::No => false,
+            };
+            if !is_ours {
+                return;
+            }
+            self.receive(entry);
+        }
+    }
+
+    /// Takes from an append, of whatever place, the entries that are certain to be ours: all up to
+    /// one that this log is known to hold, and all that is committed here, which every leader has.
+    pub(crate) fn receive_from_leader(&mut self, entries: &[Entry]) {
+        let held = |entry: &Entry| self.log.may_hold(entry.id()) == Holds::Yes;
+        let proven = entries.iter().rposition(held).map_or(0, |at| at + 1);
+        let committed = self.log.committed();
+        for (position, entry) in entries.iter().enumerate() {
+            if position < proven || entry.index <= committed {
+                self.receive(entry.clone());
+            }
+        }
+    }
+
+    fn receive(&mut self, entry: Entry) {
+        if self.log.may_hold(entry.id()) == Holds::No || !self.log.faults.contains(entry.index) {
+            return;
+        }
+        let index = entry.index;
+        let configuration = match entry.kind {
+            EntryKind::Configuration => Configuration::decode(&entry.payload).ok(),
+            EntryKind::Noop | EntryKind::Command => None,
+        };
+        if !self.log.receive(entry) {
+            return;
+        }
+        self.repair.on_progress();
+        let newest = self.membership.current_index();
+        let is_news =
+            configuration.is_some_and(|configuration| self.membership.learn(index, configuration));
+        if is_news && self.membership.current_index() != newest {
+            self.announce_configuration();
+        }
+    }
+
+    /// `from` does not hold the anchor. Of the first entry asked for that says something only if
+    /// what it holds there cannot be our entry: n2 may have our committed 5 and lack the 6 behind
+    /// it, which is the anchor.
+    fn note_never(&mut self, from: NodeId, ask: RepairAsk, held: Option<Term>) {
+        let index = ask.first;
+        let is_other = |term| self.log.may_hold(EntryId { index, term }) == Holds::No;
+        if held.is_none_or(is_other) {
+            self.log.faults.note_never(index, ask.id, from);
+        }
+    }
+
+    /// Gives up damaged entries that nobody else ever had, and what follows them. Not for a leader:
+    /// it never overwrites its log.
+    pub(crate) fn drop_what_nobody_had(&mut self) {
+        let nobody_had = |index: &LogIndex| self.nobody_had(*index);
+        let Some(from) = self.log.faults.missing().find(nobody_had) else {
+            return;
+        };
+        let last = self.log.last_id();
+        self.event(Event::DamagedTailDropped { from, last });
+        self.truncate_log(from);
+        self.repair.on_progress();
+    }
+
+    fn nobody_had(&self, index: LogIndex) -> bool {
+        let Some(fault) = self.log.faults.get(index) else {
+            return false;
+        };
+        index > self.log.committed()
+            && self.knows_a_voter_of_each_quorum(index)
+            && self
+                .other_voters_ever()
+                .all(|voter| fault.never.contains(&voter))
+    }
+
+    /// Whether another voter that is known here is in every quorum that may have committed the
+    /// entry at `index`.
+    ///
+    /// What is damaged may itself be a change of members. {n1 n2} took n3 in with entry 7, which n1
+    /// and n3 committed; n1 lost it, and n2 never had it: its "never" proves nothing, and of n3
+    /// n1 knows nothing. With three voters before, any quorum after one change has two of them.
+    fn knows_a_voter_of_each_quorum(&self, index: LogIndex) -> bool {
+        let Some((_, before)) = self.membership.at(index.prev()) else {
+            return false;
+        };
+        let is_command = |kind| kind != EntryKind::Configuration;
+        let all_known = self
+            .log
+            .faults
+            .from(index)
+            .all(|fault| fault.kind.is_some_and(is_command));
+        let least = if all_known {
+            VOTERS_OF_WHICH_TWO_REMAIN - 1
+        } else {
+            VOTERS_OF_WHICH_TWO_REMAIN
+        };
+        let outgoing = before.voters_outgoing.len();
+        before.voters.len() >= least && (outgoing == 0 || outgoing >= least)
+    }
+}
