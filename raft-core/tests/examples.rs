@@ -1,0 +1,14 @@
+//! The examples run, and what they assert holds.
+
+#![allow(
+    clippy::duplicate_mod,
+    reason = "each example includes the driver, as it does when it is run alone"
+)]
+
+#[path = "../examples/three_nodes.rs"]
+mod three_nodes;
+
+#[test]
+fn three_nodes_runs() {
+    three_nodes::main();
+}
