@@ -5,10 +5,17 @@
     reason = "each example includes the driver, as it does when it is run alone"
 )]
 
+#[path = "../examples/replicated_counter.rs"]
+mod replicated_counter;
 #[path = "../examples/three_nodes.rs"]
 mod three_nodes;
 
 #[test]
 fn three_nodes_runs() {
     three_nodes::main();
+}
+
+#[test]
+fn replicated_counter_runs() {
+    replicated_counter::main();
 }
