@@ -72,7 +72,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/three_nodes.rs` is the same with three nodes and messages between them.
+//! More is in the examples: `three_nodes` is the same with messages between three nodes,
+//! `replicated_counter` has a state machine with commands of its own, reads at a follower and a
+//! snapshot, and in `changing_members` servers come and go. `examples/driver/server.rs` is a loop
+//! that does everything a [`Ready`] asks for.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -5,6 +5,8 @@
     reason = "each example includes the driver, as it does when it is run alone"
 )]
 
+#[path = "../examples/changing_members.rs"]
+mod changing_members;
 #[path = "../examples/replicated_counter.rs"]
 mod replicated_counter;
 #[path = "../examples/three_nodes.rs"]
@@ -18,4 +20,9 @@ fn three_nodes_runs() {
 #[test]
 fn replicated_counter_runs() {
     replicated_counter::main();
+}
+
+#[test]
+fn changing_members_runs() {
+    changing_members::main();
 }
