@@ -6,6 +6,7 @@ use crate::{Configuration, EntryId, LogIndex, NodeId, PeerState, Role, SnapshotM
 
 /// Something worth a line in a log or a count in a metric.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Event {
     /// The role changed, or the term within a role.
@@ -140,6 +141,7 @@ pub enum Event {
 
 /// Why a role changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Reason {
     /// No leader was heard for an election timeout.
@@ -174,6 +176,7 @@ pub enum Reason {
 
 /// Why a vote was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum VoteRefusal {
     /// A leader is heard.

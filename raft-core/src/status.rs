@@ -22,6 +22,7 @@ pub enum Role {
 
 /// A plain view of a node, for operators and tests.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Status {
     /// This node.
@@ -62,6 +63,7 @@ pub struct Status {
 
 /// One member as its leader sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct PeerStatus {
     /// The member.
@@ -96,6 +98,7 @@ pub struct RepairStatus {
 
 /// How a leader sends entries to a follower.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PeerState {
     /// One append at a time, to find where the logs agree.
     Probe,
