@@ -85,6 +85,7 @@ pub struct PeerStatus {
 /// Until then it grants no vote, does not stand, and acknowledges nothing. It counts for
 /// check-quorum and for reads.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct RepairStatus {
     /// How many entries.

@@ -10,8 +10,8 @@ use raft_core::{
     Append, AppendResponse, Config, Configuration, ConfigurationChange, Entry, EntryId, EntryKind,
     Envelope, Event, HardState, Heartbeat, HeartbeatResponse, InstallSnapshot, LogIndex,
     MemberChange, MemoryStorage, Message, Node, NodeId, PeerState, PersistId, ReadId, ReadIndex,
-    ReadIndexResponse, Reason, RepairAnswer, RepairAsk, Repairing, Role, SnapshotMeta,
-    SnapshotResponse, Term, VoteRefusal, VoteRequest, VoteResponse,
+    ReadIndexResponse, Reason, RepairAnswer, RepairAsk, RepairId, RepairOutcome, Repairing, Role,
+    SnapshotAsk, SnapshotMeta, SnapshotResponse, Term, VoteRefusal, VoteRequest, VoteResponse,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,11 +79,14 @@ fn messages() -> Vec<Message> {
         index: nine,
     };
     let ask = RepairAsk {
+        id: RepairId(11),
         first: three,
         last: five,
         anchor: id(6, 2),
     };
-    let compacted = RepairAnswer::Compacted { snapshot: id(9, 2) };
+    let repair = |outcome| Message::RepairAnswer(RepairAnswer { ask, outcome });
+    let compacted = RepairOutcome::Compacted { snapshot: id(9, 2) };
+    let install = InstallSnapshot { meta };
     vec![
         Message::PreVote(request(false)),
         Message::PreVoteResponse(answer(true)),
@@ -94,17 +97,22 @@ fn messages() -> Vec<Message> {
         Message::AppendResponse(rejected()),
         Message::Heartbeat(heartbeat),
         Message::HeartbeatResponse(heard),
-        Message::InstallSnapshot(InstallSnapshot { meta }),
+        Message::InstallSnapshot(install.clone()),
         Message::SnapshotResponse(SnapshotResponse { matched: nine }),
         Message::ReadIndex(ReadIndex { id: read }),
         Message::ReadIndexResponse(may_read),
         Message::TimeoutNow,
         Message::RepairAsk(ask),
-        Message::RepairAnswer(RepairAnswer::Have { entries }),
-        Message::RepairAnswer(compacted),
-        Message::RepairAnswer(RepairAnswer::Never),
-        Message::RepairAnswer(RepairAnswer::Maybe),
+        repair(RepairOutcome::Have { entries }),
+        repair(compacted),
+        repair(RepairOutcome::Never {
+            held: Some(Term(1)),
+        }),
+        repair(RepairOutcome::Never { held: None }),
+        repair(RepairOutcome::Maybe),
         Message::Repairing(Repairing { count: 3 }),
+        Message::SnapshotAsk(SnapshotAsk { covering: four }),
+        Message::RepairSnapshot(install),
     ]
 }
 
@@ -113,7 +121,7 @@ fn messages() -> Vec<Message> {
 ///
 /// Lines may be added. A line that changes means that servers of two versions do not understand each
 /// other.
-const GOLDEN: [&str; 20] = [
+const GOLDEN: [&str; 23] = [
     "0102ac0200050200",
     "0102ac020101",
     "0102ac0202050201",
@@ -133,12 +141,15 @@ const GOLDEN: [&str; 20] = [
     "0102ac020a4d",
     "0102ac020b4d09",
     "0102ac020c",
-    "0102ac020d03050602",
-    "0102ac020e00010502010373657403",
-    "0102ac020e010902",
-    "0102ac020e02",
-    "0102ac020e03",
+    "0102ac020d0b03050602",
+    "0102ac020e0b0305060200010502010373657403",
+    "0102ac020e0b03050602010902",
+    "0102ac020e0b03050602020101",
+    "0102ac020e0b030506020200",
+    "0102ac020e0b0305060203",
     "0102ac020f03",
+    "0102ac021004",
+    "0102ac02110902020102020103010401030106",
 ];
 
 fn vote_request(transfer: bool) -> VoteRequest {
@@ -196,6 +207,8 @@ fn kind(message: &Message) -> u8 {
         Message::RepairAsk(_) => 13,
         Message::RepairAnswer(_) => 14,
         Message::Repairing(_) => 15,
+        Message::SnapshotAsk(_) => 16,
+        Message::RepairSnapshot(_) => 17,
     }
 }
 
@@ -223,7 +236,7 @@ fn every_kind_of_message_has_its_number() {
         assert_eq!(bytes[0], number, "{}", message.name());
         seen.insert(number);
     }
-    assert!(seen.into_iter().eq(0..16), "a kind is not among them");
+    assert!(seen.into_iter().eq(0..18), "a kind is not among them");
 }
 
 #[test]
