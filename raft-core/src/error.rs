@@ -396,6 +396,12 @@ pub enum TransferError {
         /// The target.
         to: NodeId,
     },
+    /// The target repairs its log, and would not stand.
+    #[error("{to} repairs its log")]
+    Repairing {
+        /// The target.
+        to: NodeId,
+    },
     /// No other voter has been heard lately.
     #[error("no other voter is in reach")]
     NoCandidate,

@@ -317,7 +317,7 @@ impl<S: Storage> Node<S> {
     }
 
     /// Stored entries turned out to be damaged: their bytes do not match their checksums, or cannot
-    /// be read. They are asked for, and come back in [`Persist::repaired`].
+    /// be read. The storage still tells their terms. They are asked for, and come back in [`Persist::repaired`].
     ///
     /// If what is damaged was applied already the others may have compacted it away: then
     /// [`Event::SnapshotWanted`] asks for a snapshot of this node.

@@ -93,7 +93,8 @@ pub struct RepairStatus {
     /// The oldest of them.
     pub first: LogIndex,
     /// The other voters that did not say yet that they never had it. One of them may have it: if it
-    /// is down, this node waits for it.
+    /// is down, this node waits for it. Empty if all of them did: then the damaged entries may hide a
+    /// change of members, and a leader or a snapshot has to decide.
     pub waiting_for: Vec<NodeId>,
 }
 

@@ -34,6 +34,9 @@ impl Leader {
         if !core.membership.current().is_voter(to) || to == core.id() {
             return Err(TransferError::NotVoter { to });
         }
+        if self.peers.get(&to).is_some_and(|peer| peer.repairing > 0) {
+            return Err(TransferError::Repairing { to });
+        }
         self.transfer = Some(Transfer {
             to,
             elapsed: 0,

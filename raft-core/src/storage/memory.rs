@@ -234,6 +234,7 @@ impl MemoryStorage {
         self.hard_state
     }
 
+    /// A damaged configuration is known all the same: what was applied before the damage has it.
     fn configuration_at(&self, index: LogIndex) -> (LogIndex, Configuration) {
         let base = self.base_configuration();
         self.configurations()
@@ -251,10 +252,10 @@ impl MemoryStorage {
     }
 
     fn configurations(&self) -> Vec<(LogIndex, Configuration)> {
-        let is_readable = |entry: &&Entry| {
-            entry.kind == EntryKind::Configuration && !self.faulty.contains_key(&entry.index)
-        };
-        let entries = self.entries.iter().filter(is_readable);
+        let entries = self
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::Configuration);
         let decoded = entries.map(|entry| {
             let configuration =
                 Configuration::decode(&entry.payload).expect("checked before it was stored");
@@ -271,10 +272,12 @@ impl Storage for MemoryStorage {
             .snapshot
             .as_ref()
             .map_or(self.floor.index, |snapshot| snapshot.id.index);
+        let is_needed =
+            |index: LogIndex| index > configuration_index && !self.faulty.contains_key(&index);
         let configurations = self
             .configurations()
             .into_iter()
-            .filter(|(index, _)| *index > configuration_index);
+            .filter(|(index, _)| is_needed(*index));
         InitialState {
             hard_state: self.hard_state,
             configuration,

@@ -134,6 +134,7 @@ impl Script {
                 let node = node(words.first())?;
                 self.cluster()?.member(node).disk.set_hard_state(state);
             }
+            "damage" if !self.started => damage(self.cluster()?, words)?,
             "quiet" => self.is_quiet = true,
             "loud" => self.is_quiet = false,
             _ => return Ok(false),
@@ -323,15 +324,7 @@ fn disturb(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, St
                 .storage_mut()
                 .evict_below(below);
         }
-        "damage" => {
-            let left = match words.get(2) {
-                None => Left::Header,
-                Some(&"term") => Left::Term,
-                Some(&"unknown") => Left::Nothing,
-                Some(other) => return Err(format!("unknown rest {other}")),
-            };
-            cluster.damage(node(words.first())?, index(number(words.get(1))?), left);
-        }
+        "damage" => damage(cluster, words)?,
         "hold-apply" => cluster.member(node(words.first())?).holds_apply = true,
         "delivered" | "failed" => {
             let outcome = if verb == "failed" {
@@ -358,6 +351,18 @@ fn disturb(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, St
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// `n1 5`, of which only the `term` is left, or nothing, `unknown`.
+fn damage(cluster: &mut Cluster, words: &[&str]) -> Outcome {
+    let left = match words.get(2) {
+        None => Left::Header,
+        Some(&"term") => Left::Term,
+        Some(&"unknown") => Left::Nothing,
+        Some(other) => return Err(format!("unknown rest {other}")),
+    };
+    cluster.damage(node(words.first())?, index(number(words.get(1))?), left);
+    Ok(())
 }
 
 /// Commands that only look.
