@@ -245,10 +245,10 @@ impl<S: Storage> Node<S> {
     /// the calls.
     pub fn ready(&mut self) -> Ready {
         self.role.flush(&mut self.core);
-        self.core.flush_repair();
         let core = &mut self.core;
         let persist = take_persist(core);
         let committed = take_committed(core);
+        core.flush_repair(); // Reading may have found damage.
         let (messages, messages_after_sync) = core.outbox.take_messages(core.durable());
         Ready {
             persist,

@@ -1,0 +1,275 @@
+//! Damaged logs, where a script cannot say it: messages made by hand, and storages that find damage
+//! while they read.
+
+mod harness;
+
+use harness::disk::Left;
+use harness::{Cluster, answer, append, command, entry_id, envelope, id, index};
+use raft_core::{
+    Config, ConfigError, Entry, EntryKind, FaultyEntry, HardState, LogIndex, MemoryStorage,
+    Message, Node, NodeId, Rejected, RepairAsk, RepairId, RepairOutcome, Role, Term,
+};
+
+/// Three nodes with these logs, of which n1 has lost the entry at `lost`.
+fn cluster(terms: &[u64], lost: u64, left: Left) -> Cluster {
+    let mut cluster = Cluster::new(3);
+    let term = Term(terms.last().copied().unwrap_or(0));
+    for node in 1..=3 {
+        cluster.set_log(id(node), terms, HardState { term, vote: None });
+    }
+    cluster.damage(id(1), index(lost), left);
+    cluster.start_all();
+    cluster
+}
+
+/// The question that n1 asks n2.
+fn question(cluster: &mut Cluster) -> RepairAsk {
+    let asked = cluster.take(|envelope| envelope.to == id(2));
+    match asked.last().map(|envelope| &envelope.message) {
+        Some(Message::RepairAsk(ask)) => *ask,
+        other => panic!("no question but {other:?}"),
+    }
+}
+
+fn tell(cluster: &mut Cluster, from: u64, message: Message) -> Result<(), Rejected> {
+    let term = cluster.status(id(1)).term.0;
+    cluster.deliver(envelope(from, 1, term, message))
+}
+
+/// The leader's append reaches an entry that this log knows, so all before it is ours as well.
+#[test]
+fn append_that_reaches_a_known_entry_brings_back_the_unknown_before_it() {
+    let mut cluster = cluster(&[1, 1, 2, 3], 3, Left::Nothing);
+    let entries = vec![command(3, 2, "t2"), command(4, 3, "t3"), command(5, 3, "x")];
+    tell(&mut cluster, 2, append(entry_id(2, 1), entries, 0)).unwrap();
+    assert!(cluster.sync(id(1)));
+    let log: Vec<_> = cluster.disk(id(1)).stored().map(Entry::id).collect();
+    let expected = [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3)].map(|(at, term)| entry_id(at, term));
+    assert_eq!(log, expected);
+    assert_eq!(cluster.status(id(1)).repair, None);
+}
+
+/// It ends before that: what it brings for the unknown place may be another entry.
+#[test]
+fn append_that_ends_before_a_known_entry_brings_back_nothing() {
+    let mut cluster = cluster(&[1, 1, 2, 3], 3, Left::Nothing);
+    let entries = vec![command(3, 2, "t2")];
+    tell(&mut cluster, 2, append(entry_id(2, 1), entries, 0)).unwrap();
+    assert!(!cluster.sync(id(1)));
+    assert_eq!(
+        cluster.status(id(1)).repair.map(|repair| repair.count),
+        Some(1)
+    );
+}
+
+/// n2 lacks the anchor, and has at 3 an entry that may be ours: its "never" does not count.
+#[test]
+fn never_counts_only_if_what_is_held_cannot_be_ours() {
+    let never = |held: Option<u64>| RepairOutcome::Never {
+        held: held.map(Term),
+    };
+    for (held, is_counted) in [
+        (Some(2), false),
+        (Some(3), false),
+        (Some(4), true),
+        (None, true),
+    ] {
+        let mut cluster = cluster(&[1, 1, 2, 3], 3, Left::Nothing);
+        let ask = question(&mut cluster);
+        tell(&mut cluster, 2, answer(ask, never(held))).unwrap();
+        let repair = cluster.status(id(1)).repair.expect("n3 has not answered");
+        let waits = repair.waiting_for.contains(&id(2));
+        assert_eq!(waits, !is_counted, "held {held:?}");
+    }
+}
+
+/// n2 never had 3, then got it from n3, and n1 lost it again: the old answer is about another time.
+#[test]
+fn answers_of_former_damage_do_not_count() {
+    let mut cluster = cluster(&[1, 1, 1], 3, Left::Header);
+    let ask = question(&mut cluster);
+    let entries = vec![command(3, 1, "t1")];
+    tell(
+        &mut cluster,
+        3,
+        answer(ask, RepairOutcome::Have { entries }),
+    )
+    .unwrap();
+    assert!(cluster.sync(id(1)));
+    cluster.damage(id(1), index(3), Left::Header);
+    let never = RepairOutcome::Never { held: None };
+    for peer in [2, 3] {
+        tell(&mut cluster, peer, answer(ask, never.clone())).unwrap();
+    }
+    let repair = cluster.status(id(1)).repair.expect("still damaged");
+    assert_eq!(repair.waiting_for, [id(2), id(3)]);
+}
+
+#[test]
+fn answers_of_a_former_life_are_refused() {
+    let mut cluster = cluster(&[1, 1, 1], 3, Left::Header);
+    let ask = question(&mut cluster);
+    let former = RepairAsk {
+        id: RepairId(ask.id.0 - 1),
+        ..ask
+    };
+    let refused = tell(
+        &mut cluster,
+        2,
+        answer(former, RepairOutcome::Never { held: None }),
+    );
+    assert_eq!(refused, Err(Rejected::Unasked));
+    cluster.crash(id(1), 0);
+    cluster.start(id(1));
+    let refused = tell(
+        &mut cluster,
+        2,
+        answer(ask, RepairOutcome::Never { held: None }),
+    );
+    assert_eq!(refused, Err(Rejected::Unasked));
+}
+
+/// Of what a peer sends only that is taken which is certain to be the lost entry.
+#[test]
+fn entries_of_another_log_are_not_taken() {
+    let mut cluster = cluster(&[1, 1, 2, 2], 3, Left::Header);
+    let ask = question(&mut cluster);
+    let entries = vec![command(3, 1, "another")];
+    tell(
+        &mut cluster,
+        2,
+        answer(ask, RepairOutcome::Have { entries }),
+    )
+    .unwrap();
+    assert!(!cluster.sync(id(1)), "nothing is written");
+}
+
+#[test]
+fn snapshot_that_nobody_needs_is_refused() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    let meta = raft_core::SnapshotMeta {
+        id: entry_id(9, 1),
+        configuration: raft_core::Configuration::new([id(1), id(2), id(3)]),
+        configuration_index: LogIndex(0),
+    };
+    for node in [1, 3] {
+        let message = Message::RepairSnapshot(raft_core::InstallSnapshot { meta: meta.clone() });
+        let refused = cluster.deliver(envelope(2, node, 1, message));
+        assert_eq!(refused, Err(Rejected::Unasked), "n{node}");
+    }
+}
+
+/// A leader's log is never replaced, damaged or not.
+#[test]
+fn snapshot_of_another_log_is_refused_by_a_leader() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.propose(id(1), &["a"]).unwrap();
+    cluster.settle();
+    cluster.damage(id(1), index(2), Left::Header);
+    let meta = raft_core::SnapshotMeta {
+        id: entry_id(9, 1),
+        configuration: raft_core::Configuration::new([id(1), id(2), id(3)]),
+        configuration_index: LogIndex(0),
+    };
+    let message = Message::RepairSnapshot(raft_core::InstallSnapshot { meta });
+    let refused = cluster.deliver(envelope(2, 1, 1, message));
+    assert_eq!(refused, Err(Rejected::Unasked));
+}
+
+#[test]
+fn candidate_that_finds_damage_gives_up() {
+    let mut cluster = cluster(&[1, 1, 1], 3, Left::Header);
+    cluster.settle();
+    cluster.campaign(id(1));
+    assert_eq!(cluster.status(id(1)).role, Role::PreCandidate);
+    cluster.damage(id(1), index(2), Left::Header);
+    assert_eq!(cluster.status(id(1)).role, Role::Follower);
+}
+
+/// The storage finds damage when it is asked for an entry to apply: the entry is repaired, and
+/// applied once.
+#[test]
+fn damage_found_while_applying_is_repaired() {
+    let mut cluster = cluster(&[1, 1, 1], 3, Left::Header);
+    cluster.settle();
+    let damage = FaultyEntry {
+        index: index(2),
+        term: Some(Term(1)),
+        kind: None,
+    };
+    // Nobody tells the node; it finds out.
+    cluster.node(id(1)).storage_mut().damage(damage);
+    cluster.elect(id(2));
+    cluster.run(3);
+    let applied: Vec<LogIndex> = cluster
+        .member(id(1))
+        .applied
+        .iter()
+        .map(|it| it.index)
+        .collect();
+    assert_eq!(applied, [1, 2, 3, 4].map(LogIndex));
+}
+
+/// A leader finds damage when it reads for a follower: it waits for the entry and goes on, instead
+/// of sending a snapshot.
+#[test]
+fn damage_found_while_replicating_is_repaired() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.isolated.insert(id(3));
+    cluster.propose(id(1), &["a", "b"]).unwrap();
+    cluster.settle();
+    let damage = FaultyEntry {
+        index: index(2),
+        term: Some(Term(1)),
+        kind: None,
+    };
+    cluster.node(id(1)).storage_mut().damage(damage);
+    cluster.isolated.clear();
+    cluster.run(5);
+    assert_eq!(cluster.status(id(3)).applied, index(3));
+    assert_eq!(cluster.leaders(), [id(1)]);
+}
+
+/// The one who is asked may have to read from its disk first.
+#[test]
+fn entries_for_repair_may_come_from_the_disk() {
+    let mut cluster = cluster(&[1, 1, 1], 2, Left::Header);
+    for peer in [2, 3] {
+        cluster.node(id(peer)).storage_mut().evict_below(index(9));
+    }
+    cluster.settle();
+    assert_eq!(cluster.status(id(1)).repair, None);
+    let fetched = cluster
+        .transcript
+        .iter()
+        .any(|line| line.contains("fetches 2..3 to repair n1"));
+    assert!(fetched, "{}", cluster.transcript.join("\n"));
+}
+
+#[test]
+fn impossible_damage_is_refused_at_the_start() {
+    let start = |faulty: &[FaultyEntry]| {
+        let mut storage = MemoryStorage::new([1, 2, 3].map(NodeId));
+        storage.append(&[command(1, 1, "a"), command(2, 1, "b")]);
+        storage.set_hard_state(HardState {
+            term: Term(1),
+            vote: None,
+        });
+        faulty.iter().for_each(|it| storage.damage(*it));
+        Node::new(Config::new(NodeId(1), 1), storage).map(|_| ())
+    };
+    let faulty = |at, term: Option<u64>| FaultyEntry {
+        index: index(at),
+        term: term.map(Term),
+        kind: Some(EntryKind::Command),
+    };
+    assert_eq!(start(&[faulty(1, None), faulty(2, Some(1))]), Ok(()));
+    let unknown_end = ConfigError::UnknownEnd { index: index(2) };
+    assert_eq!(start(&[faulty(2, None)]), Err(unknown_end));
+}
