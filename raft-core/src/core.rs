@@ -1,5 +1,6 @@
 //! What a node is apart from its role.
 
+use crate::disk_health::DiskHealth;
 use crate::log::RaftLog;
 use crate::membership::Membership;
 use crate::outbox::{Durable, Outbox};
@@ -25,6 +26,10 @@ pub(crate) struct Core<S> {
     pub(crate) outbox: Outbox,
     pub(crate) rng: Rng,
     pub(crate) next_forward: ReadId,
+    pub(crate) disk: DiskHealth,
+    /// Ticks since a leader was last heard, or since the start; 0 on a leader. Unlike the election
+    /// timer it is not set back by elections.
+    pub(crate) leaderless_ticks: u32,
 }
 
 /// Ticks since a leader was heard, an election began, or a leader checked its quorum.
@@ -82,6 +87,11 @@ impl<S: Storage> Core<S> {
     /// Whether this node may stand for election.
     pub(crate) fn is_promotable(&self) -> bool {
         self.membership.current().is_voter(self.id()) && !self.log.is_installing()
+    }
+
+    /// Whether this node stands when its election timeout is over.
+    pub(crate) fn stands_by_itself(&self) -> bool {
+        self.is_promotable() && !self.disk.is_silent()
     }
 
     pub(crate) fn reset_timer(&mut self) {

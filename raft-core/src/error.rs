@@ -180,6 +180,12 @@ pub enum Rejected {
     /// Only a voter can do that.
     #[error("not a voter")]
     NotVoter,
+    /// Asked to take over while the disk hangs.
+    #[error("the disk has not synced for {age_ticks} ticks")]
+    SlowDisk {
+        /// Age of the oldest unfinished sync.
+        age_ticks: u32,
+    },
     /// Too many reads wait.
     #[error("too many reads wait")]
     Overloaded,

@@ -101,6 +101,18 @@ pub enum Event {
         /// The entry.
         id: EntryId,
     },
+    /// A leader's disk has not synced for more than an election timeout.
+    SlowDisk {
+        /// Age of the oldest unfinished sync.
+        age_ticks: u32,
+        /// Who should lead instead; if nobody is better off this node leads on.
+        successor: Option<NodeId>,
+    },
+    /// This node, which gave up leading because of its disk, stands for election again.
+    SilenceEnded {
+        /// The disk has been healthy for long enough; else nobody led for too long.
+        disk_is_healthy: bool,
+    },
 }
 
 /// Why a role changed.
@@ -133,6 +145,11 @@ pub enum Reason {
     QuorumLost,
     /// A configuration in which the leader does not vote is committed.
     Removed,
+    /// The leader's disk is slow, and handing over to a voter with a better one did not succeed.
+    SlowDisk {
+        /// Age of the oldest unfinished sync.
+        age_ticks: u32,
+    },
 }
 
 /// Why a vote was refused.
@@ -200,6 +217,20 @@ impl fmt::Display for Event {
             Event::TransferStarted { to } => write!(f, "hands over to {to}"),
             Event::TransferAborted { to } => write!(f, "gives up handing over to {to}"),
             Event::OwnTermCommitted { id } => write!(f, "committed {id} of its own term"),
+            Event::SlowDisk {
+                age_ticks,
+                successor: Some(successor),
+            } => write!(f, "no sync for {age_ticks} ticks, {successor} should lead"),
+            Event::SlowDisk {
+                age_ticks,
+                successor: None,
+            } => write!(f, "no sync for {age_ticks} ticks, but nobody is better off"),
+            Event::SilenceEnded {
+                disk_is_healthy: true,
+            } => f.write_str("stands for election again, the disk is healthy"),
+            Event::SilenceEnded {
+                disk_is_healthy: false,
+            } => f.write_str("stands for election again, nobody leads"),
         }
     }
 }
@@ -217,6 +248,7 @@ impl fmt::Display for Reason {
             Reason::LeaderHeard { leader } => write!(f, "heard {leader}"),
             Reason::QuorumLost => f.write_str("quorum lost"),
             Reason::Removed => f.write_str("no voter any more"),
+            Reason::SlowDisk { age_ticks } => write!(f, "no sync for {age_ticks} ticks"),
         }
     }
 }

@@ -9,8 +9,8 @@
 //!
 //! What is here: pre-vote and check-quorum, leader transfer, learners and joint quorums, pipelined
 //! replication with a window in appends and bytes, fast back-off on conflicts, linearizable reads
-//! without a log entry, snapshots for followers that lag, bounded proposals, and storage that
-//! completes later.
+//! without a log entry, snapshots for followers that lag, bounded proposals, storage that completes
+//! later, and leaders that give way when their disk is slow ([`Node::report_sync_age`]).
 //!
 //! Members change by [`Node::plan_configuration`] and [`Node::propose_configuration`] (thesis
 //! chapter 4): one entry if at most one voter comes or goes, else a joint configuration, which ends
@@ -82,6 +82,7 @@ extern crate std;
 
 mod config;
 mod core;
+mod disk_health;
 mod error;
 mod event;
 mod gate;

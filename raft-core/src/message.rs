@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::types::write_spaced;
+use crate::types::{write_spaced, write_unless_zero};
 use crate::{Entry, EntryId, LogIndex, NodeId, ReadId, SnapshotMeta, Term};
 
 /// A message with its sender, receiver and the sender's term.
@@ -134,7 +134,8 @@ pub struct Heartbeat {
 pub struct HeartbeatResponse {
     /// Echo of [`Heartbeat::round`].
     pub round: u64,
-    /// Reserved, 0: age of the sender's oldest unfinished sync.
+    /// Age of the sender's oldest unfinished sync, so that a leader with a slow disk knows who has a
+    /// better one.
     pub oldest_sync_age_ticks: u32,
 }
 
@@ -315,7 +316,10 @@ impl Message {
                 ", commit {}, round {}",
                 heartbeat.commit, heartbeat.round
             ),
-            Message::HeartbeatResponse(response) => write!(f, ", round {}", response.round),
+            Message::HeartbeatResponse(response) => {
+                write!(f, ", round {}", response.round)?;
+                write_unless_zero(f, "sync age", response.oldest_sync_age_ticks)
+            }
             Message::InstallSnapshot(install) => write!(f, ", {}", install.meta),
             Message::SnapshotResponse(response) => write!(f, ", matched {}", response.matched),
             Message::ReadIndex(_) => Ok(()),

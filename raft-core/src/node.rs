@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::core::{Core, ElectionTimer};
+use crate::disk_health::{DiskHealth, SilenceEnd};
 use crate::log::{Committed, RaftLog};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
@@ -11,9 +12,10 @@ use crate::read_index::Reader;
 use crate::rng::Rng;
 use crate::role::{Follower, Leader, Next, RoleState};
 use crate::{
-    ChangeError, Config, ConfigError, Configuration, ConfigurationChange, Entry, EntryId, Fetch,
-    FetchPurpose, InitialState, LogIndex, NodeId, Persist, PersistId, Proposal, ProposeError,
-    ReadError, ReadId, Ready, Reason, Role, SnapshotOutcome, Status, Storage, Term, TransferError,
+    ChangeError, Config, ConfigError, Configuration, ConfigurationChange, Entry, EntryId, Event,
+    Fetch, FetchPurpose, InitialState, LogIndex, NodeId, Persist, PersistId, Proposal,
+    ProposeError, ReadError, ReadId, Ready, Reason, Role, SnapshotOutcome, Status, Storage, Term,
+    TransferError,
 };
 
 /// One member of a cluster.
@@ -59,6 +61,8 @@ impl<S: Storage> Node<S> {
             outbox: Outbox::default(),
             rng,
             next_forward,
+            disk: DiskHealth::default(),
+            leaderless_ticks: 0,
         };
         let announced_term = core.term();
         Ok(Node {
@@ -70,8 +74,35 @@ impl<S: Storage> Node<S> {
 
     /// One tick of the caller's clock has passed.
     pub fn tick(&mut self) {
+        self.tick_disk();
         let next = self.role.tick(&mut self.core);
         self.apply_next(next);
+    }
+
+    /// Reports the age of the oldest persist part that was handed out and is not on disk yet, in
+    /// ticks; 0 if none waits. To be called before each [`tick`](Node::tick). Without it the disk
+    /// counts as healthy.
+    ///
+    /// A leader whose disk is slow hands over to a voter with a better one, and leaves the next
+    /// elections to others for a while ([`Event::SlowDisk`](crate::Event::SlowDisk)).
+    pub fn report_sync_age(&mut self, age_ticks: u32) {
+        self.core.disk.report(age_ticks);
+    }
+
+    fn tick_disk(&mut self) {
+        let core = &mut self.core;
+        core.leaderless_ticks = match self.role {
+            RoleState::Leader(_) => 0,
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                core.leaderless_ticks.saturating_add(1)
+            }
+        };
+        let timeout = core.config.election_timeout_ticks;
+        if let Some(end) = core.disk.tick(timeout, core.leaderless_ticks) {
+            core.event(Event::SilenceEnded {
+                disk_is_healthy: end == SilenceEnd::DiskIsHealthy,
+            });
+        }
     }
 
     /// Appends commands to the log. Success means that this leader has them in memory; they may
@@ -203,8 +234,8 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// Stands for election now, by pre-vote first if that is on. Does nothing on a leader or on a
-    /// node that does not vote.
+    /// Stands for election now, by pre-vote first if that is on, also if the disk is slow. Does
+    /// nothing on a leader or on a node that does not vote.
     pub fn campaign(&mut self) {
         match self.role {
             RoleState::Leader(_) => {}
@@ -379,6 +410,7 @@ impl<S: Storage> Node<S> {
             first: core.log.first_index(),
             last: core.log.last_id(),
             persisted: core.log.persisted(),
+            is_silent: core.disk.is_silent(),
             snapshot: core.log.storage.snapshot().map(|meta| meta.id),
             transfer: leader.and_then(|leader| leader.transfer_target()),
             own_term_committed: leader.is_some_and(|leader| leader.own_term_committed(core)),

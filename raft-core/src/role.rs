@@ -5,6 +5,7 @@ mod follower;
 mod leader;
 mod membership;
 mod replication;
+mod succession;
 mod transfer;
 
 use alloc::boxed::Box;
@@ -116,6 +117,9 @@ impl RoleState {
             }
             RoleState::PreCandidate(_) | RoleState::Candidate(_) => {}
             RoleState::Leader(leader) => {
+                if leader.leaves_elections_to_others() {
+                    core.disk.fall_silent();
+                }
                 core.outbox.read_failures.extend(leader.into_local_reads())
             }
         }
@@ -147,6 +151,9 @@ impl<S: Storage> Node<S> {
             self.core.advance_term(term, None);
         }
         self.core.reset_timer();
+        if leader.is_some() {
+            self.core.leaderless_ticks = 0;
+        }
         self.replace_role(RoleState::Follower(Follower::new(leader)), reason);
     }
 
@@ -193,6 +200,7 @@ impl<S: Storage> Node<S> {
             self.core.term()
         );
         self.core.reset_timer();
+        self.core.disk.end_silence();
         let leader = Leader::new(&mut self.core);
         self.replace_role(RoleState::Leader(Box::new(leader)), Reason::ElectionWon);
     }
@@ -224,6 +232,7 @@ impl<S: Storage> Node<S> {
             Some(leader) if leader != from => Err(Rejected::SecondLeader { from, leader, term }),
             Some(_) => {
                 self.core.timer.elapsed = 0;
+                self.core.leaderless_ticks = 0;
                 Ok(())
             }
             None => {

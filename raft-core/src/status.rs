@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::types::write_unless_zero;
 use crate::{Configuration, EntryId, LogIndex, NodeId, Term};
 
 /// What a node is at the moment.
@@ -43,6 +44,8 @@ pub struct Status {
     pub last: EntryId,
     /// Last index that is durable here.
     pub persisted: LogIndex,
+    /// Whether it leaves elections to others, because it gave up leading with a slow disk.
+    pub is_silent: bool,
     /// Last entry of the newest snapshot, if there is one.
     pub snapshot: Option<EntryId>,
     /// Target of a leader transfer under way.
@@ -71,6 +74,8 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// Heard since the last check of the quorum.
     pub recently_active: bool,
+    /// Age of its oldest unfinished sync, as far as known.
+    pub sync_age_ticks: u32,
 }
 
 /// How a leader sends entries to a follower.
@@ -117,7 +122,8 @@ impl fmt::Display for PeerStatus {
             f,
             "{} match {} next {} {}",
             self.id, self.matched, self.next, self.state
-        )
+        )?;
+        write_unless_zero(f, "sync age", self.sync_age_ticks)
     }
 }
 

@@ -43,7 +43,7 @@ struct Storm {
 }
 
 /// Lines that a storm must bring about now and then, or it tests less than it seems to.
-const SIGNS: [&str; 16] = [
+const SIGNS: [&str; 19] = [
     "-> leader",
     "quorum lost",
     "truncates from",
@@ -60,6 +60,9 @@ const SIGNS: [&str; 16] = [
     "committed the configuration",
     "no voter any more",
     ": voters (",
+    "should lead",
+    "nobody is better off",
+    "stands for election again",
 ];
 
 impl Storm {
@@ -70,8 +73,10 @@ impl Storm {
             cluster.add(*stranger, configuration.clone());
         }
         let changes_members = !strangers.is_empty();
+        let reports_sync_ages = dice.chance(25);
         let (inflight, append_bytes) = (1 + dice.roll(6) as usize, 1 + dice.roll(300));
         for member in cluster.members.values_mut() {
+            member.watch.reports = reports_sync_ages;
             let config = &mut member.config;
             config.election_timeout_ticks = 5;
             // Without these a node that was removed and does not know it may disturb for ever.

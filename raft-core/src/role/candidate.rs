@@ -130,7 +130,7 @@ pub(crate) fn tick<S: Storage>(core: &mut Core<S>, in_earnest: bool) -> Next {
     let waits_for_disk = in_earnest && !core.own_vote_is_durable();
     if core.timer.elapsed < core.timer.timeout || waits_for_disk {
         Next::Stay
-    } else if core.is_promotable() {
+    } else if core.stands_by_itself() {
         Next::Campaign(Reason::ElectionTimeout)
     } else {
         Next::Follow(Reason::ElectionLost)

@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::Next;
+use super::succession::Relief;
 use super::transfer::Transfer;
 use crate::core::Core;
 use crate::progress::Progress;
@@ -23,6 +24,7 @@ pub(crate) struct Leader {
     pub(super) first_of_term: EntryId,
     heartbeat_elapsed: u32,
     pub(super) transfer: Option<Transfer>,
+    pub(super) relief: Relief,
     uncommitted: Uncommitted,
     reads: ReadRounds,
     /// Something may be sent: set by whatever could change that, cleared by [`Leader::flush`].
@@ -55,6 +57,7 @@ impl Leader {
             first_of_term,
             heartbeat_elapsed: 0,
             transfer: None,
+            relief: Relief::NotNeeded,
             uncommitted: Uncommitted::default(),
             reads: ReadRounds::default(),
             needs_flush: true,
@@ -110,6 +113,10 @@ impl Leader {
             }
         }
         self.tick_transfer(core);
+        let next = self.tick_disk(core);
+        if next != Next::Stay {
+            return next;
+        }
         self.heartbeat_elapsed += 1;
         if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
             self.heartbeat_elapsed = 0;
@@ -280,6 +287,7 @@ impl Leader {
         }
         let last = core.log.last_index();
         self.update_peer(core, from, |peer| {
+            peer.sync_age_ticks = response.oldest_sync_age_ticks;
             peer.on_heartbeat_answered(response.round, last)
         })?;
         self.answer_confirmed_reads(core);
@@ -430,6 +438,7 @@ impl Leader {
             next: progress.next,
             state: progress.state(),
             recently_active: progress.recently_active,
+            sync_age_ticks: progress.sync_age_ticks,
         });
         peers.collect()
     }

@@ -322,6 +322,16 @@ fn disturb(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, St
                 .storage_mut()
                 .evict_below(below);
         }
+        "report-sync-ages" => cluster
+            .members
+            .values_mut()
+            .for_each(|member| member.watch.reports = true),
+        "sync-age" => {
+            let age = number(words.get(1))? as u32;
+            cluster.node(node(words.first())?).report_sync_age(age);
+        }
+        "hold-disk" => cluster.member(node(words.first())?).watch.is_held = true,
+        "free-disk" => cluster.member(node(words.first())?).watch.is_held = false,
         "hold-apply" => cluster.member(node(words.first())?).holds_apply = true,
         "delivered" | "failed" => {
             let outcome = if verb == "failed" {
