@@ -120,6 +120,8 @@ impl<S: Storage> Core<S> {
             })
         } else if let Some(leader) = self.live_leader(leader) {
             Some(VoteRefusal::LeaderAlive { leader })
+        } else if let Some(why) = self.lease_refusal(request) {
+            Some(why)
         } else if !request.last.is_up_to_date_with(own) {
             Some(VoteRefusal::LogBehind {
                 candidate: request.last,
@@ -185,6 +187,8 @@ impl<S: Storage> Core<S> {
         let taken = self.hard_state.vote.or(leader).filter(|to| *to != from);
         if let Some(to) = taken {
             Some(VoteRefusal::AlreadyVoted { to })
+        } else if let Some(why) = self.lease_refusal(request) {
+            Some(why)
         } else if !request.last.is_up_to_date_with(own) {
             Some(VoteRefusal::LogBehind {
                 candidate: request.last,

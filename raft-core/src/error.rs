@@ -17,6 +17,10 @@ pub enum ConfigError {
         /// The heartbeat interval.
         heartbeat: u32,
     },
+    /// Without check-quorum voters do not hold off candidates, and a leader that nobody hears would
+    /// believe in its lease.
+    #[error("lease reads need check-quorum")]
+    LeaseWithoutCheckQuorum,
     /// A limit of 0 would stop everything.
     #[error("{option} is 0")]
     ZeroLimit {
@@ -129,6 +133,12 @@ pub enum Rejected {
     LeaderAlive {
         /// The leader that is heard.
         leader: NodeId,
+    },
+    /// A vote was asked for while a leader may rely on this node not to vote (lease reads).
+    #[error("no votes for another {ticks} ticks")]
+    LeaseOwed {
+        /// For how long.
+        ticks: u32,
     },
     /// A second node claims to lead the same term.
     #[error("{from} claims term {term}, which {leader} leads")]

@@ -161,6 +161,11 @@ pub enum VoteRefusal {
         /// The leader.
         leader: NodeId,
     },
+    /// With lease reads: a leader may rely on this node not to vote.
+    LeaseOwed {
+        /// For how long.
+        ticks: u32,
+    },
     /// The vote of this term is given.
     AlreadyVoted {
         /// To whom; the leader of the term if no vote was given.
@@ -257,6 +262,7 @@ impl fmt::Display for VoteRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             VoteRefusal::LeaderAlive { leader } => write!(f, "{leader} is alive"),
+            VoteRefusal::LeaseOwed { ticks } => write!(f, "no votes for another {ticks} ticks"),
             VoteRefusal::AlreadyVoted { to } => write!(f, "voted for {to}"),
             VoteRefusal::LogBehind { candidate, own } => {
                 write!(f, "its log ends at {candidate}, ours at {own}")

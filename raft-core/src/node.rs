@@ -235,12 +235,13 @@ impl<S: Storage> Node<S> {
     }
 
     /// Stands for election now, by pre-vote first if that is on, also if the disk is slow. Does
-    /// nothing on a leader or on a node that does not vote.
+    /// nothing on a leader, on a node that does not vote, or, with lease reads, on one that heard a
+    /// leader or was started less than an election timeout ago.
     pub fn campaign(&mut self) {
         match self.role {
             RoleState::Leader(_) => {}
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
-                if self.core.is_promotable() {
+                if self.core.is_promotable() && self.core.owes_lease() == 0 {
                     self.apply_next(Next::Campaign(Reason::Asked));
                 }
             }

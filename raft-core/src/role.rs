@@ -3,6 +3,7 @@
 mod candidate;
 mod follower;
 mod leader;
+mod lease;
 mod membership;
 mod replication;
 mod succession;
@@ -178,6 +179,11 @@ impl<S: Storage> Node<S> {
         assert!(
             self.core.is_promotable(),
             "{} may not stand",
+            self.core.id()
+        );
+        assert!(
+            reason == Reason::Transfer || self.core.owes_lease() == 0,
+            "{} stands while a leader relies on it",
             self.core.id()
         );
         // The vote is for ourselves, so it too must reach the disk first: a crash between sending

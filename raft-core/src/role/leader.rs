@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::Next;
+use super::lease::Lease;
 use super::succession::Relief;
 use super::transfer::Transfer;
 use crate::core::Core;
@@ -25,8 +26,9 @@ pub(crate) struct Leader {
     heartbeat_elapsed: u32,
     pub(super) transfer: Option<Transfer>,
     pub(super) relief: Relief,
+    pub(super) lease: Lease,
     uncommitted: Uncommitted,
-    reads: ReadRounds,
+    pub(super) reads: ReadRounds,
     /// Something may be sent: set by whatever could change that, cleared by [`Leader::flush`].
     pub(super) needs_flush: bool,
 }
@@ -58,6 +60,7 @@ impl Leader {
             heartbeat_elapsed: 0,
             transfer: None,
             relief: Relief::NotNeeded,
+            lease: Lease::default(),
             uncommitted: Uncommitted::default(),
             reads: ReadRounds::default(),
             needs_flush: true,
@@ -106,6 +109,7 @@ impl Leader {
 
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         core.timer.elapsed += 1;
+        self.lease.tick(core.config.election_timeout_ticks);
         if core.timer.elapsed >= core.config.election_timeout_ticks {
             core.timer.elapsed = 0;
             if core.config.check_quorum && !self.hears_quorum(core) {
@@ -142,6 +146,7 @@ impl Leader {
     }
 
     fn send_heartbeats<S: Storage>(&mut self, core: &mut Core<S>) {
+        self.begin_lease_round(core);
         let round = self.reads.newest();
         for (peer, progress) in &mut self.peers {
             progress.on_heartbeat_sent();
@@ -369,15 +374,22 @@ impl Leader {
             .map_err(|_| Rejected::Overloaded)
     }
 
-    /// Begins a round for the reads that came in. They wait until an entry of this term is
+    /// Answers the reads that came in by lease, or begins a round for them. They wait until an entry of this term is
     /// committed: until then earlier leaders may have committed more than this node knows of.
     fn begin_read_round<S: Storage>(&mut self, core: &mut Core<S>) {
         if !self.reads.has_waiting() || !self.own_term_committed(core) {
             return;
         }
         let committed = core.log.committed();
+        if self.has_lease(core) {
+            for reader in self.reads.take_waiting() {
+                answer_reader(core, reader, committed);
+            }
+            return;
+        }
         self.reads.begin(committed);
         let round = self.reads.newest();
+        self.lease.on_round_begun(round);
         let configuration = core.membership.current();
         let voters: Vec<NodeId> = self
             .peers
@@ -392,15 +404,20 @@ impl Leader {
         self.answer_confirmed_reads(core);
     }
 
-    /// Answers the reads of all rounds that a quorum, this node included, has confirmed.
-    pub(super) fn answer_confirmed_reads<S: Storage>(&mut self, core: &mut Core<S>) {
+    /// The newest round that a quorum, this node included, has answered.
+    pub(super) fn confirmed_round<S: Storage>(&self, core: &Core<S>) -> u64 {
         let (own, newest) = (core.id(), self.reads.newest());
         let acked = |voter| match self.peers.get(&voter) {
             Some(progress) => progress.acked_round,
             None if voter == own => newest,
             None => 0,
         };
-        let confirmed = core.membership.current().quorum().reached(acked);
+        core.membership.current().quorum().reached(acked)
+    }
+
+    /// Answers the reads of all rounds that a quorum, this node included, has confirmed.
+    pub(super) fn answer_confirmed_reads<S: Storage>(&mut self, core: &mut Core<S>) {
+        let confirmed = self.confirmed_round(core);
         for answered in self.reads.confirmed(confirmed) {
             for reader in answered.readers {
                 answer_reader(core, reader, answered.index);

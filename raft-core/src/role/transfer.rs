@@ -57,6 +57,7 @@ impl Leader {
             .is_some_and(|progress| progress.matched == core.log.last_index());
         if transfer.to == peer && has_all && !transfer.asked {
             transfer.asked = true;
+            self.lease.end();
             core.send(peer, Message::TimeoutNow);
         }
     }

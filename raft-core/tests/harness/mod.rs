@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the harness")]
 
+pub(crate) mod dice;
 pub(crate) mod disk;
 pub(crate) mod make;
 pub(crate) mod safety;

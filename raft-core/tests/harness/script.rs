@@ -152,6 +152,7 @@ impl Script {
         self.cluster()?.configure(|config| match name {
             "pre_vote" => config.pre_vote = value == Some("on"),
             "check_quorum" => config.check_quorum = value == Some("on"),
+            "lease_reads" => config.lease_reads = value == Some("on"),
             "election_timeout_ticks" => config.election_timeout_ticks = amount as u32,
             "heartbeat_ticks" => config.heartbeat_ticks = amount as u32,
             "max_append_bytes" => config.max_append_bytes = amount,
