@@ -128,7 +128,7 @@ impl<S: Storage> Core<S> {
                 own,
             })
         } else {
-            None
+            self.preference_refusal(request)
         };
         match refusal {
             None => self.send_in(
@@ -194,8 +194,11 @@ impl<S: Storage> Core<S> {
                 candidate: request.last,
                 own,
             })
-        } else {
+        } else if self.hard_state.vote == Some(from) {
+            // The vote is given already, and the candidate asks again.
             None
+        } else {
+            self.preference_refusal(request)
         }
     }
 

@@ -178,6 +178,13 @@ pub enum VoteRefusal {
         /// Last entry here.
         own: EntryId,
     },
+    /// This node is preferred as leader, and could be one.
+    PreferredSelf {
+        /// Priority of the candidate.
+        candidate: u32,
+        /// Priority of this node.
+        own: u32,
+    },
     /// The term asked for is not above the current one.
     TermTooLow {
         /// The current term.
@@ -266,6 +273,9 @@ impl fmt::Display for VoteRefusal {
             VoteRefusal::AlreadyVoted { to } => write!(f, "voted for {to}"),
             VoteRefusal::LogBehind { candidate, own } => {
                 write!(f, "its log ends at {candidate}, ours at {own}")
+            }
+            VoteRefusal::PreferredSelf { candidate, own } => {
+                write!(f, "its priority is {candidate}, ours {own}")
             }
             VoteRefusal::TermTooLow { current } => write!(f, "now at {current}"),
         }

@@ -139,6 +139,7 @@ impl<S: Storage> Node<S> {
                 let answer = HeartbeatResponse {
                     round: 0,
                     oldest_sync_age_ticks: 0,
+                    priority: 0,
                 };
                 self.core.send(from, Message::HeartbeatResponse(answer));
             }

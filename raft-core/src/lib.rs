@@ -7,10 +7,11 @@
 //! answer. The same calls give the same output on every machine; chance comes from a seed in
 //! [`Config`].
 //!
-//! What is here: pre-vote and check-quorum, leader transfer, learners and joint quorums, pipelined
-//! replication with a window in appends and bytes, fast back-off on conflicts, linearizable reads
-//! without a log entry, by a round of messages or by lease, snapshots for followers that lag, bounded proposals, storage that completes
-//! later, and leaders that give way when their disk is slow ([`Node::report_sync_age`]).
+//! What is here: pre-vote and check-quorum, priorities, leader transfer, learners and joint quorums,
+//! pipelined replication with a window in appends and bytes, fast back-off on conflicts,
+//! linearizable reads without a log entry, by a round of messages or by lease, snapshots for
+//! followers that lag, bounded proposals, storage that completes later, and leaders that give way
+//! when their disk is slow ([`Node::report_sync_age`]).
 //!
 //! Members change by [`Node::plan_configuration`] and [`Node::propose_configuration`] (thesis
 //! chapter 4): one entry if at most one voter comes or goes, else a joint configuration, which ends

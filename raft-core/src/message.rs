@@ -72,6 +72,8 @@ pub struct VoteRequest {
     /// The campaign was asked for by the leader itself, so that a live leader is no reason to
     /// refuse.
     pub transfer: bool,
+    /// The candidate's [`Config::priority`](crate::Config::priority).
+    pub priority: u32,
 }
 
 /// Content of [`Message::PreVoteResponse`] and [`Message::VoteResponse`].
@@ -137,6 +139,9 @@ pub struct HeartbeatResponse {
     /// Age of the sender's oldest unfinished sync, so that a leader with a slow disk knows who has a
     /// better one.
     pub oldest_sync_age_ticks: u32,
+    /// The sender's [`Config::priority`](crate::Config::priority), so that a leader knows whom to hand
+    /// over to.
+    pub priority: u32,
 }
 
 /// Content of [`Message::InstallSnapshot`].
@@ -295,7 +300,8 @@ impl Message {
         match self {
             Message::PreVote(request) | Message::Vote(request) => {
                 write!(f, ", last {}", request.last)?;
-                f.write_str(if request.transfer { ", transfer" } else { "" })
+                f.write_str(if request.transfer { ", transfer" } else { "" })?;
+                write_unless_zero(f, "priority", request.priority)
             }
             Message::PreVoteResponse(response) | Message::VoteResponse(response) => {
                 f.write_str(if response.granted {
@@ -318,7 +324,8 @@ impl Message {
             ),
             Message::HeartbeatResponse(response) => {
                 write!(f, ", round {}", response.round)?;
-                write_unless_zero(f, "sync age", response.oldest_sync_age_ticks)
+                write_unless_zero(f, "sync age", response.oldest_sync_age_ticks)?;
+                write_unless_zero(f, "priority", response.priority)
             }
             Message::InstallSnapshot(install) => write!(f, ", {}", install.meta),
             Message::SnapshotResponse(response) => write!(f, ", matched {}", response.matched),

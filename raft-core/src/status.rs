@@ -76,6 +76,8 @@ pub struct PeerStatus {
     pub recently_active: bool,
     /// Age of its oldest unfinished sync, as far as known.
     pub sync_age_ticks: u32,
+    /// Its priority, as far as known.
+    pub priority: u32,
 }
 
 /// How a leader sends entries to a follower.
@@ -123,7 +125,8 @@ impl fmt::Display for PeerStatus {
             "{} match {} next {} {}",
             self.id, self.matched, self.next, self.state
         )?;
-        write_unless_zero(f, "sync age", self.sync_age_ticks)
+        write_unless_zero(f, "sync age", self.sync_age_ticks)?;
+        write_unless_zero(f, "priority", self.priority)
     }
 }
 

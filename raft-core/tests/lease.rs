@@ -34,6 +34,7 @@ fn lease_is_owed_after_the_term_has_been_raised() {
     let request = VoteRequest {
         last: EntryId::default(),
         transfer: false,
+        priority: 0,
     };
     let vote = |term| envelope(3, 2, term, Message::Vote(request));
     cluster.deliver(vote(2)).unwrap();

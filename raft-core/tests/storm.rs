@@ -27,7 +27,7 @@ struct Storm {
 }
 
 /// Lines that a storm must bring about now and then, or it tests less than it seems to.
-const SIGNS: [&str; 19] = [
+const SIGNS: [&str; 20] = [
     "-> leader",
     "quorum lost",
     "truncates from",
@@ -47,6 +47,7 @@ const SIGNS: [&str; 19] = [
     "should lead",
     "nobody is better off",
     "stands for election again",
+    "its priority is",
 ];
 
 impl Storm {
@@ -58,11 +59,17 @@ impl Storm {
         }
         let changes_members = !strangers.is_empty();
         let reports_sync_ages = dice.chance(25);
+        let has_priorities = dice.chance(40);
         let (inflight, append_bytes) = (1 + dice.roll(6) as usize, 1 + dice.roll(300));
         for member in cluster.members.values_mut() {
             member.watch.reports = reports_sync_ages;
             let config = &mut member.config;
             config.election_timeout_ticks = 5;
+            config.priority = if has_priorities {
+                dice.roll(3) as u32
+            } else {
+                0
+            };
             // Without these a node that was removed and does not know it may disturb for ever.
             config.pre_vote = dice.chance(80) || changes_members;
             config.check_quorum = dice.chance(80) || changes_members;

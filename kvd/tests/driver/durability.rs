@@ -197,6 +197,7 @@ fn no_message_under_a_foreign_name_is_taken() {
             message: Message::HeartbeatResponse(raft_core::HeartbeatResponse {
                 round: 0,
                 oldest_sync_age_ticks: 0,
+                priority: 0,
             }),
         })
     };

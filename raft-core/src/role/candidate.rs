@@ -45,6 +45,7 @@ impl Candidate {
         let request = VoteRequest {
             last: core.log.last_id(),
             transfer: false,
+            priority: core.config.priority,
         };
         let proposed = core.term().next();
         for voter in other_voters(core) {
@@ -107,6 +108,7 @@ pub(crate) fn ask_for_votes<S: Storage>(core: &mut Core<S>, transfer: bool) {
     let request = VoteRequest {
         last: core.log.last_id(),
         transfer,
+        priority: core.config.priority,
     };
     for voter in other_voters(core) {
         core.send(voter, Message::Vote(request));

@@ -125,6 +125,7 @@ fn handle_heartbeat<S: Storage>(
     let answer = HeartbeatResponse {
         round: heartbeat.round,
         oldest_sync_age_ticks: core.disk.age_ticks(),
+        priority: core.config.priority,
     };
     core.send(from, Message::HeartbeatResponse(answer));
     Ok(Next::Stay)

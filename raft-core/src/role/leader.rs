@@ -293,6 +293,7 @@ impl Leader {
         let last = core.log.last_index();
         self.update_peer(core, from, |peer| {
             peer.sync_age_ticks = response.oldest_sync_age_ticks;
+            peer.priority = response.priority;
             peer.on_heartbeat_answered(response.round, last)
         })?;
         self.answer_confirmed_reads(core);
@@ -456,6 +457,7 @@ impl Leader {
             state: progress.state(),
             recently_active: progress.recently_active,
             sync_age_ticks: progress.sync_age_ticks,
+            priority: progress.priority,
         });
         peers.collect()
     }

@@ -35,6 +35,7 @@ pub(super) enum Relief {
 struct Fitness {
     disk_is_healthy: bool,
     is_caught_up: bool,
+    priority: u32,
     matched: LogIndex,
 }
 
@@ -127,6 +128,7 @@ fn fitness<S: Storage>(core: &Core<S>, progress: &Progress) -> Fitness {
     Fitness {
         disk_is_healthy: disk_health::is_healthy(progress.sync_age_ticks, timeout),
         is_caught_up: is_caught_up(core, progress),
+        priority: progress.priority,
         matched: progress.matched,
     }
 }

@@ -133,6 +133,11 @@ impl Script {
                 let node = node(words.first())?;
                 self.cluster()?.member(node).disk.set_hard_state(state);
             }
+            "priority" => {
+                let priority = number(words.get(1))? as u32;
+                let node = node(words.first())?;
+                self.cluster()?.member(node).config.priority = priority;
+            }
             "quiet" => self.is_quiet = true,
             "loud" => self.is_quiet = false,
             _ => return Ok(false),

@@ -34,6 +34,7 @@ enum MessageHead<'a> {
     PreVote {
         last: Id,
         transfer: bool,
+        priority: u32,
     },
     PreVoteResponse {
         granted: bool,
@@ -41,6 +42,7 @@ enum MessageHead<'a> {
     Vote {
         last: Id,
         transfer: bool,
+        priority: u32,
     },
     VoteResponse {
         granted: bool,
@@ -65,6 +67,7 @@ enum MessageHead<'a> {
     HeartbeatResponse {
         round: u64,
         oldest_sync_age_ticks: u32,
+        priority: u32,
     },
     InstallSnapshot {
         last: Id,
@@ -196,6 +199,7 @@ impl<'a> MessageHead<'a> {
             Message::PreVote(vote) => MessageHead::PreVote {
                 last: id(vote.last),
                 transfer: vote.transfer,
+                priority: vote.priority,
             },
             Message::PreVoteResponse(response) => MessageHead::PreVoteResponse {
                 granted: response.granted,
@@ -203,6 +207,7 @@ impl<'a> MessageHead<'a> {
             Message::Vote(vote) => MessageHead::Vote {
                 last: id(vote.last),
                 transfer: vote.transfer,
+                priority: vote.priority,
             },
             Message::VoteResponse(response) => MessageHead::VoteResponse {
                 granted: response.granted,
@@ -224,6 +229,7 @@ impl<'a> MessageHead<'a> {
             Message::HeartbeatResponse(response) => MessageHead::HeartbeatResponse {
                 round: response.round,
                 oldest_sync_age_ticks: response.oldest_sync_age_ticks,
+                priority: response.priority,
             },
             Message::InstallSnapshot(install) => MessageHead::InstallSnapshot {
                 last: id(install.meta.id),
@@ -260,16 +266,26 @@ impl<'a> MessageHead<'a> {
 
     fn into_message(self, entries: Vec<Entry>) -> Result<Message, WireError> {
         Ok(match self {
-            MessageHead::PreVote { last, transfer } => Message::PreVote(VoteRequest {
+            MessageHead::PreVote {
+                last,
+                transfer,
+                priority,
+            } => Message::PreVote(VoteRequest {
                 last: last.into(),
                 transfer,
+                priority,
             }),
             MessageHead::PreVoteResponse { granted } => {
                 Message::PreVoteResponse(VoteResponse { granted })
             }
-            MessageHead::Vote { last, transfer } => Message::Vote(VoteRequest {
+            MessageHead::Vote {
+                last,
+                transfer,
+                priority,
+            } => Message::Vote(VoteRequest {
                 last: last.into(),
                 transfer,
+                priority,
             }),
             MessageHead::VoteResponse { granted } => {
                 Message::VoteResponse(VoteResponse { granted })
@@ -302,9 +318,11 @@ impl<'a> MessageHead<'a> {
             MessageHead::HeartbeatResponse {
                 round,
                 oldest_sync_age_ticks,
+                priority,
             } => Message::HeartbeatResponse(HeartbeatResponse {
                 round,
                 oldest_sync_age_ticks,
+                priority,
             }),
             MessageHead::InstallSnapshot {
                 last,
