@@ -19,6 +19,7 @@ mod reads;
 mod snapshotting;
 mod space;
 mod status;
+mod syncs;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -213,6 +214,7 @@ pub struct Driver {
     reads: reads::Reads,
     snapshots: snapshotting::Snapshots,
     space: space::LogSpace,
+    syncs: syncs::Syncs,
     facts: Facts,
     stopping: Option<Stopping>,
     /// [`Effect::Halt`] was said; nothing happens any more.
@@ -254,6 +256,7 @@ impl Driver {
             reads: reads::Reads::default(),
             snapshots: snapshotting::Snapshots::new(node.storage().snapshot()),
             space: space::LogSpace::new(log),
+            syncs: syncs::Syncs::default(),
             facts: Facts::default(),
             stopping: None,
             halted: false,
@@ -346,6 +349,7 @@ impl Driver {
 
     fn handle_tick(&mut self) {
         self.now += 1;
+        self.node.report_sync_age(self.syncs.age_ticks(self.now));
         self.node.tick();
         self.expire_writes();
         self.expire_reads();
@@ -404,6 +408,7 @@ impl Driver {
             return;
         }
         self.persisted = id;
+        self.syncs.finish(id);
         self.node.on_persisted(id);
         self.release_held();
         let needless = self
@@ -434,6 +439,7 @@ impl Driver {
             self.install_if_staged(&persist);
             self.node.storage_mut().persist(&persist);
             self.space.spend(persist.id, &persist.entries);
+            self.syncs.begin(persist.id, self.now);
             self.effects.push(Effect::Log(LogJob::Persist(persist)));
             self.note_commit();
         }

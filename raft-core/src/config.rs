@@ -25,6 +25,34 @@ pub struct Config {
     /// A leader steps down when it hears no quorum, and nobody votes against a leader that is heard
     /// (thesis 6.2).
     pub check_quorum: bool,
+    /// How much this node is preferred as leader; higher is preferred. For nodes with better machines
+    /// or nearer to the clients.
+    ///
+    /// A preference, not a promise. A voter refuses to help a candidate of lower priority than its
+    /// own whose log is no better, as long as it may stand itself and for at most three election
+    /// timeouts without a leader; and a leader that hands over without a named target chooses the
+    /// highest among voters that are equally fit. But those with equal priorities may have a quorum
+    /// without the preferred node, and a leader is not deposed because a better one comes back:
+    /// whoever wants that calls [`transfer_leader`](crate::Node::transfer_leader).
+    pub priority: u32,
+    /// A leader that was answered lately by a quorum tells its commit index to readers at once,
+    /// instead of asking the quorum again for each round of reads (thesis 6.4.1). Needs
+    /// check-quorum, and equal options on **all** nodes: a node without it would elect somebody
+    /// while a leader relies on it.
+    ///
+    /// Reads, and only reads, then depend on clocks. What is assumed:
+    ///
+    /// * No node's clock runs more than a tenth faster than another's.
+    /// * Ticks are done before anything else: at each call to a node it was ticked as often as its
+    ///   clock says, or once less. A node that was stopped for a while catches up with its ticks
+    ///   before it looks at messages and reads. A leader that did not would believe in a lease that
+    ///   is over; a follower that caught up after it had answered an old heartbeat would believe
+    ///   that it has kept its promise for long.
+    ///
+    /// A node does not vote, nor stand, within its first election timeout after its start: it has
+    /// forgotten whom it answered before. Election timeouts below 5 ticks leave no time for leases,
+    /// and the longer they are the more of them is lease.
+    pub lease_reads: bool,
     /// Most bytes of entries in one append; a single larger entry travels alone.
     pub max_append_bytes: u64,
     /// Most appends on their way to one follower.
@@ -43,7 +71,7 @@ pub struct Config {
 
 impl Config {
     /// The defaults: an election timeout of 10 ticks and a heartbeat at each tick, pre-vote and
-    /// check-quorum on, appends of at most 1 MiB with 256 of them or 4 MiB on the way, 64 MiB
+    /// check-quorum on, lease reads off, priority 0, appends of at most 1 MiB with 256 of them or 4 MiB on the way, 64 MiB
     /// uncommitted, 4 MiB handed out for applying.
     pub fn new(id: NodeId, seed: u64) -> Config {
         Config {
@@ -53,6 +81,8 @@ impl Config {
             heartbeat_ticks: 1,
             pre_vote: true,
             check_quorum: true,
+            priority: 0,
+            lease_reads: false,
             max_append_bytes: 1 << 20,
             max_inflight_appends: 256,
             max_inflight_bytes: 4 << 20,
@@ -76,6 +106,9 @@ impl Config {
                 election,
                 heartbeat,
             });
+        }
+        if self.lease_reads && !self.check_quorum {
+            return Err(ConfigError::LeaseWithoutCheckQuorum);
         }
         let limits = [
             ("max_append_bytes", self.max_append_bytes),

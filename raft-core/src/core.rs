@@ -1,5 +1,6 @@
 //! What a node is apart from its role.
 
+use crate::disk_health::DiskHealth;
 use crate::log::RaftLog;
 use crate::membership::Membership;
 use crate::outbox::{Durable, Outbox};
@@ -27,6 +28,10 @@ pub(crate) struct Core<S> {
     pub(crate) repair: Repair,
     pub(crate) rng: Rng,
     pub(crate) next_forward: ReadId,
+    pub(crate) disk: DiskHealth,
+    /// Ticks since a leader was last heard, or since the start; 0 on a leader. Unlike the election
+    /// timer it is not set back by elections.
+    pub(crate) leaderless_ticks: u32,
 }
 
 /// Ticks since a leader was heard, an election began, or a leader checked its quorum.
@@ -94,6 +99,11 @@ impl<S: Storage> Core<S> {
         (count > 0).then_some(VoteRefusal::Repairing { count })
     }
 
+    /// Whether this node stands when its election timeout is over.
+    pub(crate) fn stands_by_itself(&self) -> bool {
+        self.is_promotable() && !self.disk.is_silent()
+    }
+
     pub(crate) fn reset_timer(&mut self) {
         self.timer = ElectionTimer::draw(&self.config, &mut self.rng);
     }
@@ -122,13 +132,15 @@ impl<S: Storage> Core<S> {
             })
         } else if let Some(leader) = self.live_leader(leader) {
             Some(VoteRefusal::LeaderAlive { leader })
+        } else if let Some(why) = self.lease_refusal(request) {
+            Some(why)
         } else if !request.last.is_up_to_date_with(own) {
             Some(VoteRefusal::LogBehind {
                 candidate: request.last,
                 own,
             })
         } else {
-            None
+            self.preference_refusal(request)
         };
         match refusal {
             None => self.send_in(
@@ -189,13 +201,18 @@ impl<S: Storage> Core<S> {
             Some(repairing)
         } else if let Some(to) = taken {
             Some(VoteRefusal::AlreadyVoted { to })
+        } else if let Some(why) = self.lease_refusal(request) {
+            Some(why)
         } else if !request.last.is_up_to_date_with(own) {
             Some(VoteRefusal::LogBehind {
                 candidate: request.last,
                 own,
             })
-        } else {
+        } else if self.hard_state.vote == Some(from) {
+            // The vote is given already, and the candidate asks again.
             None
+        } else {
+            self.preference_refusal(request)
         }
     }
 

@@ -17,6 +17,10 @@ pub enum ConfigError {
         /// The heartbeat interval.
         heartbeat: u32,
     },
+    /// Without check-quorum voters do not hold off candidates, and a leader that nobody hears would
+    /// believe in its lease.
+    #[error("lease reads need check-quorum")]
+    LeaseWithoutCheckQuorum,
     /// A limit of 0 would stop everything.
     #[error("{option} is 0")]
     ZeroLimit {
@@ -142,6 +146,12 @@ pub enum Rejected {
         /// The leader that is heard.
         leader: NodeId,
     },
+    /// A vote was asked for while a leader may rely on this node not to vote (lease reads).
+    #[error("no votes for another {ticks} ticks")]
+    LeaseOwed {
+        /// For how long.
+        ticks: u32,
+    },
     /// A second node claims to lead the same term.
     #[error("{from} claims term {term}, which {leader} leads")]
     SecondLeader {
@@ -192,6 +202,12 @@ pub enum Rejected {
     /// Only a voter can do that.
     #[error("not a voter")]
     NotVoter,
+    /// Asked to take over while the disk hangs.
+    #[error("the disk has not synced for {age_ticks} ticks")]
+    SlowDisk {
+        /// Age of the oldest unfinished sync.
+        age_ticks: u32,
+    },
     /// Too many reads wait.
     #[error("too many reads wait")]
     Overloaded,

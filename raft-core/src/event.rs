@@ -137,6 +137,18 @@ pub enum Event {
         /// The entry.
         id: EntryId,
     },
+    /// A leader's disk has not synced for more than an election timeout.
+    SlowDisk {
+        /// Age of the oldest unfinished sync.
+        age_ticks: u32,
+        /// Who should lead instead; if nobody is better off this node leads on.
+        successor: Option<NodeId>,
+    },
+    /// This node, which gave up leading because of its disk, stands for election again.
+    SilenceEnded {
+        /// The disk has been healthy for long enough; else nobody led for too long.
+        disk_is_healthy: bool,
+    },
 }
 
 /// Why a role changed.
@@ -172,6 +184,11 @@ pub enum Reason {
     Removed,
     /// Entries of the log are damaged: a candidate found that, or a leader could not hand over.
     Damaged,
+    /// The leader's disk is slow, and handing over to a voter with a better one did not succeed.
+    SlowDisk {
+        /// Age of the oldest unfinished sync.
+        age_ticks: u32,
+    },
 }
 
 /// Why a vote was refused.
@@ -183,6 +200,11 @@ pub enum VoteRefusal {
     LeaderAlive {
         /// The leader.
         leader: NodeId,
+    },
+    /// With lease reads: a leader may rely on this node not to vote.
+    LeaseOwed {
+        /// For how long.
+        ticks: u32,
     },
     /// The vote of this term is given.
     AlreadyVoted {
@@ -200,6 +222,13 @@ pub enum VoteRefusal {
     Repairing {
         /// How many entries are damaged.
         count: u64,
+    },
+    /// This node is preferred as leader, and could be one.
+    PreferredSelf {
+        /// Priority of the candidate.
+        candidate: u32,
+        /// Priority of this node.
+        own: u32,
     },
     /// The term asked for is not above the current one.
     TermTooLow {
@@ -254,6 +283,20 @@ impl fmt::Display for Event {
             Event::TransferStarted { to } => write!(f, "hands over to {to}"),
             Event::TransferAborted { to } => write!(f, "gives up handing over to {to}"),
             Event::OwnTermCommitted { id } => write!(f, "committed {id} of its own term"),
+            Event::SlowDisk {
+                age_ticks,
+                successor: Some(successor),
+            } => write!(f, "no sync for {age_ticks} ticks, {successor} should lead"),
+            Event::SlowDisk {
+                age_ticks,
+                successor: None,
+            } => write!(f, "no sync for {age_ticks} ticks, but nobody is better off"),
+            Event::SilenceEnded {
+                disk_is_healthy: true,
+            } => f.write_str("stands for election again, the disk is healthy"),
+            Event::SilenceEnded {
+                disk_is_healthy: false,
+            } => f.write_str("stands for election again, nobody leads"),
         }
     }
 }
@@ -272,6 +315,7 @@ impl fmt::Display for Reason {
             Reason::QuorumLost => f.write_str("quorum lost"),
             Reason::Removed => f.write_str("no voter any more"),
             Reason::Damaged => f.write_str("damaged log"),
+            Reason::SlowDisk { age_ticks } => write!(f, "no sync for {age_ticks} ticks"),
         }
     }
 }
@@ -280,11 +324,15 @@ impl fmt::Display for VoteRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             VoteRefusal::LeaderAlive { leader } => write!(f, "{leader} is alive"),
+            VoteRefusal::LeaseOwed { ticks } => write!(f, "no votes for another {ticks} ticks"),
             VoteRefusal::AlreadyVoted { to } => write!(f, "voted for {to}"),
             VoteRefusal::LogBehind { candidate, own } => {
                 write!(f, "its log ends at {candidate}, ours at {own}")
             }
             VoteRefusal::Repairing { count } => write!(f, "repairing {count} entries"),
+            VoteRefusal::PreferredSelf { candidate, own } => {
+                write!(f, "its priority is {candidate}, ours {own}")
+            }
             VoteRefusal::TermTooLow { current } => write!(f, "now at {current}"),
         }
     }

@@ -162,19 +162,28 @@ impl<S: Storage> Node<S> {
         term: Term,
         request: VoteRequest,
     ) -> Result<(), Rejected> {
-        let leader = self.core.live_leader(self.role.leader(self.core.id()));
-        match leader.filter(|_| term > self.core.term() && !request.transfer) {
-            None => Ok(()),
-            Some(leader) => {
-                let why = VoteRefusal::LeaderAlive { leader };
-                self.core.event(Event::VoteRefused {
-                    term,
-                    to: from,
-                    why,
-                });
-                Err(Rejected::LeaderAlive { leader })
-            }
+        if term == self.core.term() || request.transfer {
+            return Ok(());
         }
+        let leader = self.core.live_leader(self.role.leader(self.core.id()));
+        let ticks = self.core.owes_lease();
+        let (why, rejected) = match (leader, ticks) {
+            (Some(leader), _) => (
+                VoteRefusal::LeaderAlive { leader },
+                Rejected::LeaderAlive { leader },
+            ),
+            (None, 0) => return Ok(()),
+            (None, ticks) => (
+                VoteRefusal::LeaseOwed { ticks },
+                Rejected::LeaseOwed { ticks },
+            ),
+        };
+        self.core.event(Event::VoteRefused {
+            term,
+            to: from,
+            why,
+        });
+        Err(rejected)
     }
 
     /// Tells whoever leads or campaigns in a term that is over, so that it stops. Also the way back
@@ -191,6 +200,7 @@ impl<S: Storage> Node<S> {
                 let answer = HeartbeatResponse {
                     round: 0,
                     oldest_sync_age_ticks: 0,
+                    priority: 0,
                 };
                 self.core.send(from, Message::HeartbeatResponse(answer));
             }

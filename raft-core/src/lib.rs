@@ -7,10 +7,11 @@
 //! answer. The same calls give the same output on every machine; chance comes from a seed in
 //! [`Config`].
 //!
-//! What is here: pre-vote and check-quorum, leader transfer, learners and joint quorums, pipelined
-//! replication with a window in appends and bytes, fast back-off on conflicts, linearizable reads
-//! without a log entry, snapshots for followers that lag, bounded proposals, and storage that
-//! completes later.
+//! What is here: pre-vote and check-quorum, priorities, leader transfer, learners and joint quorums,
+//! pipelined replication with a window in appends and bytes, fast back-off on conflicts,
+//! linearizable reads without a log entry, by a round of messages or by lease, snapshots for
+//! followers that lag, bounded proposals, storage that completes later, and leaders that give way
+//! when their disk is slow ([`Node::report_sync_age`]).
 //!
 //! Members change by [`Node::plan_configuration`] and [`Node::propose_configuration`] (thesis
 //! chapter 4): one entry if at most one voter comes or goes, else a joint configuration, which ends
@@ -24,7 +25,7 @@
 //!
 //! * At most one leader per term, logs that match, committed entries that never change: as long as
 //!   the disk keeps what was synced, and the caller keeps the order that [`Ready`] describes. No
-//!   clock is part of that.
+//!   clock is part of that; only reads with [`Config::lease_reads`] depend on clocks.
 //! * No message that promises durable state is handed out to be sent before that state was handed
 //!   out to be written, and the two are told apart: [`Ready::messages`] may leave at once,
 //!   [`Ready::messages_after_sync`] may not.
@@ -83,8 +84,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod ballot;
 mod config;
 mod core;
+mod disk_health;
 mod error;
 mod event;
 mod gate;

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::types::write_spaced;
+use crate::types::{write_spaced, write_unless_zero};
 use crate::{Entry, EntryId, LogIndex, NodeId, ReadId, RepairId, SnapshotMeta, Term};
 
 /// A message with its sender, receiver and the sender's term.
@@ -79,6 +79,8 @@ pub struct VoteRequest {
     /// The campaign was asked for by the leader itself, so that a live leader is no reason to
     /// refuse.
     pub transfer: bool,
+    /// The candidate's [`Config::priority`](crate::Config::priority).
+    pub priority: u32,
 }
 
 /// Content of [`Message::PreVoteResponse`] and [`Message::VoteResponse`].
@@ -141,8 +143,12 @@ pub struct Heartbeat {
 pub struct HeartbeatResponse {
     /// Echo of [`Heartbeat::round`].
     pub round: u64,
-    /// Reserved, 0: age of the sender's oldest unfinished sync.
+    /// Age of the sender's oldest unfinished sync, so that a leader with a slow disk knows who has a
+    /// better one.
     pub oldest_sync_age_ticks: u32,
+    /// The sender's [`Config::priority`](crate::Config::priority), so that a leader knows whom to hand
+    /// over to.
+    pub priority: u32,
 }
 
 /// Content of [`Message::InstallSnapshot`].
@@ -365,7 +371,8 @@ impl Message {
         match self {
             Message::PreVote(request) | Message::Vote(request) => {
                 write!(f, ", last {}", request.last)?;
-                f.write_str(if request.transfer { ", transfer" } else { "" })
+                f.write_str(if request.transfer { ", transfer" } else { "" })?;
+                write_unless_zero(f, "priority", request.priority)
             }
             Message::PreVoteResponse(response) | Message::VoteResponse(response) => {
                 f.write_str(if response.granted {
@@ -386,7 +393,11 @@ impl Message {
                 ", commit {}, round {}",
                 heartbeat.commit, heartbeat.round
             ),
-            Message::HeartbeatResponse(response) => write!(f, ", round {}", response.round),
+            Message::HeartbeatResponse(response) => {
+                write!(f, ", round {}", response.round)?;
+                write_unless_zero(f, "sync age", response.oldest_sync_age_ticks)?;
+                write_unless_zero(f, "priority", response.priority)
+            }
             Message::InstallSnapshot(install) | Message::RepairSnapshot(install) => {
                 write!(f, ", {}", install.meta)
             }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::core::{Core, ElectionTimer};
+use crate::disk_health::{DiskHealth, SilenceEnd};
 use crate::log::{Committed, KeptLog, RaftLog};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
@@ -71,6 +72,8 @@ impl<S: Storage> Node<S> {
             repair: Repair::default(),
             rng,
             next_forward: ReadId(base),
+            disk: DiskHealth::default(),
+            leaderless_ticks: 0,
         };
         let announced_term = core.term();
         Ok(Node {
@@ -83,8 +86,35 @@ impl<S: Storage> Node<S> {
     /// One tick of the caller's clock has passed.
     pub fn tick(&mut self) {
         self.core.tick_repair();
+        self.tick_disk();
         let next = self.role.tick(&mut self.core);
         self.apply_next(next);
+    }
+
+    /// Reports the age of the oldest persist part that was handed out and is not on disk yet, in
+    /// ticks; 0 if none waits. To be called before each [`tick`](Node::tick). Without it the disk
+    /// counts as healthy.
+    ///
+    /// A leader whose disk is slow hands over to a voter with a better one, and leaves the next
+    /// elections to others for a while ([`Event::SlowDisk`](crate::Event::SlowDisk)).
+    pub fn report_sync_age(&mut self, age_ticks: u32) {
+        self.core.disk.report(age_ticks);
+    }
+
+    fn tick_disk(&mut self) {
+        let core = &mut self.core;
+        core.leaderless_ticks = match self.role {
+            RoleState::Leader(_) => 0,
+            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                core.leaderless_ticks.saturating_add(1)
+            }
+        };
+        let timeout = core.config.election_timeout_ticks;
+        if let Some(end) = core.disk.tick(timeout, core.leaderless_ticks) {
+            core.event(Event::SilenceEnded {
+                disk_is_healthy: end == SilenceEnd::DiskIsHealthy,
+            });
+        }
     }
 
     /// Appends commands to the log. Success means that this leader has them in memory; they may
@@ -216,13 +246,14 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// Stands for election now, by pre-vote first if that is on. Does nothing on a leader or on a
-    /// node that does not vote.
+    /// Stands for election now, by pre-vote first if that is on, also if the disk is slow. Does
+    /// nothing on a leader, on a node that does not vote, or, with lease reads, on one that heard a
+    /// leader or was started less than an election timeout ago.
     pub fn campaign(&mut self) {
         match self.role {
             RoleState::Leader(_) => {}
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
-                if self.core.is_promotable() {
+                if self.core.is_promotable() && self.core.owes_lease() == 0 {
                     self.apply_next(Next::Campaign(Reason::Asked));
                 }
             }
@@ -429,6 +460,7 @@ impl<S: Storage> Node<S> {
             first: core.log.first_index(),
             last: core.log.last_id(),
             persisted: core.log.persisted(),
+            is_silent: core.disk.is_silent(),
             snapshot: core.log.storage.snapshot().map(|meta| meta.id),
             transfer: leader.and_then(|leader| leader.transfer_target()),
             repair: core.repair_status(),

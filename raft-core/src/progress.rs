@@ -45,6 +45,10 @@ pub(crate) struct Progress {
     was_active: bool,
     /// The newest round of leadership confirmation that the follower answered.
     pub(crate) acked_round: u64,
+    /// Age of its oldest unfinished sync, as it said with its newest answer to a heartbeat.
+    pub(crate) sync_age_ticks: u32,
+    /// Its priority, from the same answer.
+    pub(crate) priority: u32,
     /// No append was answered since the last regular heartbeat.
     silent: bool,
     /// An append should be sent even if nothing is new and the window is full: its answer tells
@@ -66,6 +70,8 @@ impl Progress {
             recently_active: false,
             was_active: false,
             acked_round: 0,
+            sync_age_ticks: 0,
+            priority: 0,
             silent: false,
             verify: false,
             repairing: 0,

@@ -78,6 +78,17 @@ impl ReadRounds {
         });
     }
 
+    /// Begins a round in which nobody waits, for the sake of its answers.
+    pub(crate) fn begin_without_readers(&mut self) -> u64 {
+        self.round += 1;
+        self.round
+    }
+
+    /// The readers that wait for a round to begin.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Reader> {
+        core::mem::take(&mut self.waiting)
+    }
+
     /// A quorum answered `round`: all rounds up to it are confirmed.
     pub(crate) fn confirmed(&mut self, round: u64) -> Vec<Answered> {
         let confirmed = self

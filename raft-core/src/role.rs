@@ -3,9 +3,11 @@
 mod candidate;
 mod follower;
 mod leader;
+mod lease;
 mod membership;
 mod repairing;
 mod replication;
+mod succession;
 mod transfer;
 
 use alloc::boxed::Box;
@@ -117,6 +119,9 @@ impl RoleState {
             }
             RoleState::PreCandidate(_) | RoleState::Candidate(_) => {}
             RoleState::Leader(leader) => {
+                if leader.leaves_elections_to_others() {
+                    core.disk.fall_silent();
+                }
                 core.outbox.read_failures.extend(leader.into_local_reads())
             }
         }
@@ -148,6 +153,9 @@ impl<S: Storage> Node<S> {
             self.core.advance_term(term, None);
         }
         self.core.reset_timer();
+        if leader.is_some() {
+            self.core.leaderless_ticks = 0;
+        }
         self.replace_role(RoleState::Follower(Follower::new(leader)), reason);
     }
 
@@ -174,6 +182,11 @@ impl<S: Storage> Node<S> {
             "{} may not stand",
             self.core.id()
         );
+        assert!(
+            reason == Reason::Transfer || self.core.owes_lease() == 0,
+            "{} stands while a leader relies on it",
+            self.core.id()
+        );
         // The vote is for ourselves, so it too must reach the disk first: a crash between sending
         // and syncing would let n1 vote twice in term 7, once for itself and once for n2.
         self.core
@@ -194,6 +207,7 @@ impl<S: Storage> Node<S> {
             self.core.term()
         );
         self.core.reset_timer();
+        self.core.disk.end_silence();
         let leader = Leader::new(&mut self.core);
         self.replace_role(RoleState::Leader(Box::new(leader)), Reason::ElectionWon);
     }
@@ -225,6 +239,7 @@ impl<S: Storage> Node<S> {
             Some(leader) if leader != from => Err(Rejected::SecondLeader { from, leader, term }),
             Some(_) => {
                 self.core.timer.elapsed = 0;
+                self.core.leaderless_ticks = 0;
                 Ok(())
             }
             None => {

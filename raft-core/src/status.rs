@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::types::write_spaced;
+use crate::types::{write_spaced, write_unless_zero};
 use crate::{Configuration, EntryId, LogIndex, NodeId, Term};
 
 /// What a node is at the moment.
@@ -45,6 +45,8 @@ pub struct Status {
     pub last: EntryId,
     /// Last index that is durable here.
     pub persisted: LogIndex,
+    /// Whether it leaves elections to others, because it gave up leading with a slow disk.
+    pub is_silent: bool,
     /// Last entry of the newest snapshot, if there is one.
     pub snapshot: Option<EntryId>,
     /// Target of a leader transfer under way.
@@ -78,6 +80,10 @@ pub struct PeerStatus {
     pub recently_active: bool,
     /// How many damaged entries it said it has; 0 if it is whole.
     pub repairing: u64,
+    /// Age of its oldest unfinished sync, as far as known.
+    pub sync_age_ticks: u32,
+    /// Its priority, as far as known.
+    pub priority: u32,
 }
 
 /// A node that lost entries and waits to get them back.
@@ -144,10 +150,9 @@ impl fmt::Display for PeerStatus {
             "{} match {} next {} {}",
             self.id, self.matched, self.next, self.state
         )?;
-        match self.repairing {
-            0 => Ok(()),
-            count => write!(f, ", repairing {count}"),
-        }
+        write_unless_zero(f, "repairing", self.repairing)?;
+        write_unless_zero(f, "sync age", self.sync_age_ticks)?;
+        write_unless_zero(f, "priority", self.priority)
     }
 }
 

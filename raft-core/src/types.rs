@@ -308,3 +308,15 @@ pub(crate) fn write_spaced<T: fmt::Display>(
     }
     Ok(())
 }
+
+/// Writes what is worth a word only if there is something of it.
+pub(crate) fn write_unless_zero(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    amount: impl Into<u64>,
+) -> fmt::Result {
+    match amount.into() {
+        0 => Ok(()),
+        amount => write!(f, ", {name} {amount}"),
+    }
+}

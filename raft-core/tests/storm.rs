@@ -7,28 +7,12 @@
 mod harness;
 
 use harness::Cluster;
+use harness::dice::Dice;
 use harness::disk::Left;
 use raft_core::{
     Configuration, ConfigurationChange, Entry, LogIndex, MemberChange, NodeId, SnapshotOutcome,
     Storage,
 };
-
-/// What the storm does next is drawn from this, and from nothing else.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.roll(100) < percent
-    }
-}
 
 struct Storm {
     cluster: Cluster,
@@ -49,7 +33,7 @@ struct Storm {
 }
 
 /// Lines that a storm must bring about now and then, or it tests less than it seems to.
-const SIGNS: [&str; 22] = [
+const SIGNS: [&str; 26] = [
     "-> leader",
     "quorum lost",
     "truncates from",
@@ -72,6 +56,10 @@ const SIGNS: [&str; 22] = [
     " left",
     ": gives up",
     "before its log",
+    "should lead",
+    "nobody is better off",
+    "stands for election again",
+    "its priority is",
 ];
 
 impl Storm {
@@ -82,10 +70,18 @@ impl Storm {
             cluster.add(*stranger, configuration.clone());
         }
         let changes_members = !strangers.is_empty();
+        let reports_sync_ages = dice.chance(25);
+        let has_priorities = dice.chance(40);
         let (inflight, append_bytes) = (1 + dice.roll(6) as usize, 1 + dice.roll(300));
         for member in cluster.members.values_mut() {
+            member.watch.reports = reports_sync_ages;
             let config = &mut member.config;
             config.election_timeout_ticks = 5;
+            config.priority = if has_priorities {
+                dice.roll(3) as u32
+            } else {
+                0
+            };
             // Without these a node that was removed and does not know it may disturb for ever.
             config.pre_vote = dice.chance(80) || changes_members;
             config.check_quorum = dice.chance(80) || changes_members;

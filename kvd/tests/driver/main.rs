@@ -14,6 +14,7 @@ mod outcomes;
 mod reads;
 mod requests;
 mod sessions;
+mod slow_disk;
 mod snapshots;
 mod space;
 mod world;

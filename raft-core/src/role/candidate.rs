@@ -45,6 +45,7 @@ impl Candidate {
         let request = VoteRequest {
             last: core.log.last_id(),
             transfer: false,
+            priority: core.config.priority,
         };
         let proposed = core.term().next();
         for voter in other_voters(core) {
@@ -107,6 +108,7 @@ pub(crate) fn ask_for_votes<S: Storage>(core: &mut Core<S>, transfer: bool) {
     let request = VoteRequest {
         last: core.log.last_id(),
         transfer,
+        priority: core.config.priority,
     };
     for voter in other_voters(core) {
         core.send(voter, Message::Vote(request));
@@ -130,7 +132,7 @@ pub(crate) fn tick<S: Storage>(core: &mut Core<S>, in_earnest: bool) -> Next {
     let waits_for_disk = in_earnest && !core.own_vote_is_durable();
     if core.timer.elapsed < core.timer.timeout || waits_for_disk {
         Next::Stay
-    } else if core.is_promotable() {
+    } else if core.stands_by_itself() {
         Next::Campaign(Reason::ElectionTimeout)
     } else {
         Next::Follow(Reason::ElectionLost)

@@ -42,11 +42,7 @@ impl Follower {
             Message::Heartbeat(heartbeat) => handle_heartbeat(core, from, heartbeat),
             Message::InstallSnapshot(install) => handle_snapshot(core, from, install.meta),
             Message::ReadIndexResponse(response) => self.handle_read_index(core, response),
-            Message::TimeoutNow if core.is_promotable() => Ok(Next::Stand(Reason::Transfer)),
-            Message::TimeoutNow if core.log.is_faulty() => Err(Rejected::Repairing {
-                count: core.log.faults.count(),
-            }),
-            Message::TimeoutNow => Err(Rejected::NotVoter),
+            Message::TimeoutNow => handle_timeout_now(core),
             Message::PreVoteResponse(_) | Message::VoteResponse(_) => Err(Rejected::Unasked),
             Message::AppendResponse(_)
             | Message::HeartbeatResponse(_)
@@ -67,7 +63,7 @@ impl Follower {
         // do that as well, and knows how long its client still waits.
         let expired = self.reads.tick(core.config.election_timeout_ticks);
         core.outbox.read_failures.extend(expired);
-        if core.timer.elapsed >= core.timer.timeout && core.is_promotable() {
+        if core.timer.elapsed >= core.timer.timeout && core.stands_by_itself() {
             Next::Campaign(Reason::ElectionTimeout)
         } else {
             Next::Stay
@@ -130,10 +126,33 @@ fn handle_heartbeat<S: Storage>(
         .commit_to(core.log.newest_known(heartbeat.commit).index);
     let answer = HeartbeatResponse {
         round: heartbeat.round,
-        oldest_sync_age_ticks: 0,
+        oldest_sync_age_ticks: core.disk.age_ticks(),
+        priority: core.config.priority,
     };
     core.send(from, Message::HeartbeatResponse(answer));
     Ok(Next::Stay)
+}
+
+/// Stands at once, unless the disk hangs.
+///
+/// The vote for itself would wait for that disk. n2 would raise its term, fall silent to n1, whose
+/// term is over for it, and perhaps depose n1 minutes later, when nobody wants that any more.
+///
+/// A node that fell silent because of its disk does stand if the disk is well by now. Falling
+/// silent keeps it from disturbing by itself; here the leader asks for it, or somebody behind the
+/// leader, and knows of the disk what there is to know.
+fn handle_timeout_now<S: Storage>(core: &Core<S>) -> Result<Next, Rejected> {
+    let age_ticks = core.disk.age_ticks();
+    let count = core.log.faults.count();
+    if count > 0 {
+        Err(Rejected::Repairing { count })
+    } else if !core.is_promotable() {
+        Err(Rejected::NotVoter)
+    } else if core.disk.is_healthy(core.config.election_timeout_ticks) {
+        Ok(Next::Stand(Reason::Transfer))
+    } else {
+        Err(Rejected::SlowDisk { age_ticks })
+    }
 }
 
 fn handle_append<S: Storage>(

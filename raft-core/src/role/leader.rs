@@ -4,7 +4,9 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::Next;
+use super::lease::Lease;
 use super::repairing::OwnDamage;
+use super::succession::Relief;
 use super::transfer::Transfer;
 use crate::core::Core;
 use crate::progress::Progress;
@@ -26,8 +28,10 @@ pub(crate) struct Leader {
     pub(super) transfer: Option<Transfer>,
     /// This node's own log is damaged.
     pub(super) own_damage: Option<OwnDamage>,
+    pub(super) relief: Relief,
+    pub(super) lease: Lease,
     uncommitted: Uncommitted,
-    reads: ReadRounds,
+    pub(super) reads: ReadRounds,
     /// Something may be sent: set by whatever could change that, cleared by [`Leader::flush`].
     pub(super) needs_flush: bool,
 }
@@ -59,6 +63,8 @@ impl Leader {
             heartbeat_elapsed: 0,
             transfer: None,
             own_damage: None,
+            relief: Relief::NotNeeded,
+            lease: Lease::default(),
             uncommitted: Uncommitted::default(),
             reads: ReadRounds::default(),
             needs_flush: true,
@@ -107,6 +113,7 @@ impl Leader {
 
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         core.timer.elapsed += 1;
+        self.lease.tick(core.config.election_timeout_ticks);
         if core.timer.elapsed >= core.config.election_timeout_ticks {
             core.timer.elapsed = 0;
             if core.config.check_quorum && !self.hears_quorum(core) {
@@ -114,6 +121,10 @@ impl Leader {
             }
         }
         self.tick_transfer(core);
+        let next = self.tick_disk(core);
+        if next != Next::Stay {
+            return next;
+        }
         self.heartbeat_elapsed += 1;
         if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
             self.heartbeat_elapsed = 0;
@@ -139,6 +150,7 @@ impl Leader {
     }
 
     fn send_heartbeats<S: Storage>(&mut self, core: &mut Core<S>) {
+        self.begin_lease_round(core);
         let round = self.reads.newest();
         for (peer, progress) in &mut self.peers {
             progress.on_heartbeat_sent();
@@ -284,6 +296,8 @@ impl Leader {
         }
         let last = core.log.last_index();
         self.update_peer(core, from, |peer| {
+            peer.sync_age_ticks = response.oldest_sync_age_ticks;
+            peer.priority = response.priority;
             peer.on_heartbeat_answered(response.round, last)
         })?;
         self.answer_confirmed_reads(core);
@@ -365,15 +379,22 @@ impl Leader {
             .map_err(|_| Rejected::Overloaded)
     }
 
-    /// Begins a round for the reads that came in. They wait until an entry of this term is
+    /// Answers the reads that came in by lease, or begins a round for them. They wait until an entry of this term is
     /// committed: until then earlier leaders may have committed more than this node knows of.
     fn begin_read_round<S: Storage>(&mut self, core: &mut Core<S>) {
         if !self.reads.has_waiting() || !self.own_term_committed(core) {
             return;
         }
         let committed = core.log.committed();
+        if self.has_lease(core) {
+            for reader in self.reads.take_waiting() {
+                answer_reader(core, reader, committed);
+            }
+            return;
+        }
         self.reads.begin(committed);
         let round = self.reads.newest();
+        self.lease.on_round_begun(round);
         let configuration = core.membership.current();
         let voters: Vec<NodeId> = self
             .peers
@@ -388,15 +409,20 @@ impl Leader {
         self.answer_confirmed_reads(core);
     }
 
-    /// Answers the reads of all rounds that a quorum, this node included, has confirmed.
-    pub(super) fn answer_confirmed_reads<S: Storage>(&mut self, core: &mut Core<S>) {
+    /// The newest round that a quorum, this node included, has answered.
+    pub(super) fn confirmed_round<S: Storage>(&self, core: &Core<S>) -> u64 {
         let (own, newest) = (core.id(), self.reads.newest());
         let acked = |voter| match self.peers.get(&voter) {
             Some(progress) => progress.acked_round,
             None if voter == own => newest,
             None => 0,
         };
-        let confirmed = core.membership.current().quorum().reached(acked);
+        core.membership.current().quorum().reached(acked)
+    }
+
+    /// Answers the reads of all rounds that a quorum, this node included, has confirmed.
+    pub(super) fn answer_confirmed_reads<S: Storage>(&mut self, core: &mut Core<S>) {
+        let confirmed = self.confirmed_round(core);
         for answered in self.reads.confirmed(confirmed) {
             for reader in answered.readers {
                 answer_reader(core, reader, answered.index);
@@ -435,6 +461,8 @@ impl Leader {
             state: progress.state(),
             recently_active: progress.recently_active,
             repairing: progress.repairing,
+            sync_age_ticks: progress.sync_age_ticks,
+            priority: progress.priority,
         });
         peers.collect()
     }

@@ -48,19 +48,6 @@ impl Leader {
         Ok(to)
     }
 
-    /// The voter in reach that has the most of our log. One that repairs its own would not stand.
-    fn best_successor<S: Storage>(&self, core: &Core<S>) -> Option<NodeId> {
-        let voters = self
-            .peers
-            .iter()
-            .filter(|(peer, _)| core.membership.current().is_voter(**peer));
-        let in_reach =
-            voters.filter(|(_, progress)| progress.is_in_reach() && progress.repairing == 0);
-        in_reach
-            .max_by_key(|(_, progress)| progress.matched)
-            .map(|(peer, _)| *peer)
-    }
-
     /// Asks the target to campaign as soon as it has our whole log: before, nobody would vote for
     /// it.
     pub(super) fn maybe_hand_over<S: Storage>(&mut self, core: &mut Core<S>, peer: NodeId) {
@@ -73,6 +60,7 @@ impl Leader {
             .is_some_and(|progress| progress.matched == core.log.last_index());
         if transfer.to == peer && has_all && !transfer.asked {
             transfer.asked = true;
+            self.lease.end();
             core.send(peer, Message::TimeoutNow);
         }
     }

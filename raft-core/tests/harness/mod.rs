@@ -4,7 +4,9 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the harness")]
 
+pub(crate) mod dice;
 pub(crate) mod disk;
+mod disk_watch;
 pub(crate) mod make;
 pub(crate) mod safety;
 pub(crate) mod script;
@@ -17,6 +19,7 @@ use raft_core::{
     ReadState, Ready, Rejected, Role, Status,
 };
 
+use self::disk_watch::DiskWatch;
 pub(crate) use self::make::*;
 use self::safety::Safety;
 
@@ -39,6 +42,7 @@ pub(crate) struct Member {
     /// Committed entries are kept back instead of applied.
     pub(crate) holds_apply: bool,
     pub(crate) to_apply: Vec<Entry>,
+    pub(crate) watch: DiskWatch,
 }
 
 /// The cluster.
@@ -91,6 +95,7 @@ impl Cluster {
             read_failures: Vec::new(),
             holds_apply: false,
             to_apply: Vec::new(),
+            watch: DiskWatch::default(),
         };
         self.members.insert(id, member);
     }
@@ -144,6 +149,7 @@ impl Cluster {
             member.disk.persist(write);
         }
         member.writes.clear();
+        member.watch.on_crash();
         member.waiting.clear();
         member.to_apply.clear();
         member.fetches.clear();
@@ -233,6 +239,7 @@ impl Cluster {
         }
         if let Some(persist) = ready.persist {
             self.say(format!("{id} writes {persist}"));
+            self.member(id).watch.on_handed_out(persist.id);
             self.member(id).writes.push_back(persist);
         }
         if self.status(id).repair.is_some() {
@@ -359,7 +366,7 @@ impl Cluster {
                 .filter(|id| self.is_up(*id))
                 .collect();
             for id in up {
-                while self.sync(id) {
+                while !self.members[&id].watch.is_held && self.sync(id) {
                     progress = true;
                 }
                 progress |= self.serve_fetches(id);
@@ -375,6 +382,7 @@ impl Cluster {
     }
 
     pub(crate) fn tick(&mut self, id: NodeId) {
+        self.tick_disk(id);
         self.node(id).tick();
         self.pump(id);
     }

@@ -135,6 +135,11 @@ impl Script {
                 self.cluster()?.member(node).disk.set_hard_state(state);
             }
             "damage" if !self.started => damage(self.cluster()?, words)?,
+            "priority" => {
+                let priority = number(words.get(1))? as u32;
+                let node = node(words.first())?;
+                self.cluster()?.member(node).config.priority = priority;
+            }
             "quiet" => self.is_quiet = true,
             "loud" => self.is_quiet = false,
             _ => return Ok(false),
@@ -154,6 +159,7 @@ impl Script {
         self.cluster()?.configure(|config| match name {
             "pre_vote" => config.pre_vote = value == Some("on"),
             "check_quorum" => config.check_quorum = value == Some("on"),
+            "lease_reads" => config.lease_reads = value == Some("on"),
             "election_timeout_ticks" => config.election_timeout_ticks = amount as u32,
             "heartbeat_ticks" => config.heartbeat_ticks = amount as u32,
             "max_append_bytes" => config.max_append_bytes = amount,
@@ -325,6 +331,16 @@ fn disturb(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, St
                 .evict_below(below);
         }
         "damage" => damage(cluster, words)?,
+        "report-sync-ages" => cluster
+            .members
+            .values_mut()
+            .for_each(|member| member.watch.reports = true),
+        "sync-age" => {
+            let age = number(words.get(1))? as u32;
+            cluster.node(node(words.first())?).report_sync_age(age);
+        }
+        "hold-disk" => cluster.member(node(words.first())?).watch.is_held = true,
+        "free-disk" => cluster.member(node(words.first())?).watch.is_held = false,
         "hold-apply" => cluster.member(node(words.first())?).holds_apply = true,
         "delivered" | "failed" => {
             let outcome = if verb == "failed" {

@@ -37,6 +37,7 @@ enum MessageHead<'a> {
     PreVote {
         last: Id,
         transfer: bool,
+        priority: u32,
     },
     PreVoteResponse {
         granted: bool,
@@ -44,6 +45,7 @@ enum MessageHead<'a> {
     Vote {
         last: Id,
         transfer: bool,
+        priority: u32,
     },
     VoteResponse {
         granted: bool,
@@ -68,6 +70,7 @@ enum MessageHead<'a> {
     HeartbeatResponse {
         round: u64,
         oldest_sync_age_ticks: u32,
+        priority: u32,
     },
     InstallSnapshot {
         #[serde(borrow)]
@@ -159,6 +162,7 @@ impl<'a> MessageHead<'a> {
             Message::PreVote(vote) => MessageHead::PreVote {
                 last: id(vote.last),
                 transfer: vote.transfer,
+                priority: vote.priority,
             },
             Message::PreVoteResponse(response) => MessageHead::PreVoteResponse {
                 granted: response.granted,
@@ -166,6 +170,7 @@ impl<'a> MessageHead<'a> {
             Message::Vote(vote) => MessageHead::Vote {
                 last: id(vote.last),
                 transfer: vote.transfer,
+                priority: vote.priority,
             },
             Message::VoteResponse(response) => MessageHead::VoteResponse {
                 granted: response.granted,
@@ -187,6 +192,7 @@ impl<'a> MessageHead<'a> {
             Message::HeartbeatResponse(response) => MessageHead::HeartbeatResponse {
                 round: response.round,
                 oldest_sync_age_ticks: response.oldest_sync_age_ticks,
+                priority: response.priority,
             },
             Message::InstallSnapshot(install) => MessageHead::InstallSnapshot {
                 meta: Meta::of(&install.meta, configuration),
@@ -216,16 +222,26 @@ impl<'a> MessageHead<'a> {
 
     fn into_message(self, entries: Vec<Entry>) -> Result<Message, WireError> {
         Ok(match self {
-            MessageHead::PreVote { last, transfer } => Message::PreVote(VoteRequest {
+            MessageHead::PreVote {
+                last,
+                transfer,
+                priority,
+            } => Message::PreVote(VoteRequest {
                 last: last.into(),
                 transfer,
+                priority,
             }),
             MessageHead::PreVoteResponse { granted } => {
                 Message::PreVoteResponse(VoteResponse { granted })
             }
-            MessageHead::Vote { last, transfer } => Message::Vote(VoteRequest {
+            MessageHead::Vote {
+                last,
+                transfer,
+                priority,
+            } => Message::Vote(VoteRequest {
                 last: last.into(),
                 transfer,
+                priority,
             }),
             MessageHead::VoteResponse { granted } => {
                 Message::VoteResponse(VoteResponse { granted })
@@ -258,9 +274,11 @@ impl<'a> MessageHead<'a> {
             MessageHead::HeartbeatResponse {
                 round,
                 oldest_sync_age_ticks,
+                priority,
             } => Message::HeartbeatResponse(HeartbeatResponse {
                 round,
                 oldest_sync_age_ticks,
+                priority,
             }),
             MessageHead::InstallSnapshot { meta } => {
                 let meta = meta.decode()?;

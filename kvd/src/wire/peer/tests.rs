@@ -57,6 +57,7 @@ fn samples() -> Vec<PeerMessage> {
     let vote = VoteRequest {
         last: at(9, 3),
         transfer: true,
+        priority: 5,
     };
     let meta = SnapshotMeta {
         id: at(9, 3),
@@ -100,6 +101,7 @@ fn samples() -> Vec<PeerMessage> {
         Message::HeartbeatResponse(HeartbeatResponse {
             round: 11,
             oldest_sync_age_ticks: 2,
+            priority: 5,
         }),
         Message::InstallSnapshot(InstallSnapshot { meta: meta.clone() }),
         Message::SnapshotResponse(SnapshotResponse {
