@@ -9,7 +9,7 @@ use crate::repair::Repair;
 use crate::rng::Rng;
 use crate::{
     Config, Configuration, Envelope, Event, HardState, LogIndex, Message, NodeId, ReadError,
-    ReadId, Storage, Term, VoteRefusal, VoteRequest, VoteResponse,
+    ReadId, Storage, Term,
 };
 
 /// State and output that all roles share. Roles change it, but only the transitions in `role.rs`
@@ -93,12 +93,6 @@ impl<S: Storage> Core<S> {
             && !self.log.is_faulty()
     }
 
-    /// Why this node cannot judge a candidate's log: it does not know its own.
-    fn repairing(&self) -> Option<VoteRefusal> {
-        let count = self.log.faults.count();
-        (count > 0).then_some(VoteRefusal::Repairing { count })
-    }
-
     /// Whether this node stands when its election timeout is over.
     pub(crate) fn stands_by_itself(&self) -> bool {
         self.is_promotable() && !self.disk.is_silent()
@@ -113,124 +107,6 @@ impl<S: Storage> Core<S> {
         let is_live =
             self.config.check_quorum && self.timer.elapsed < self.config.election_timeout_ticks;
         leader.filter(|_| is_live)
-    }
-
-    /// Answers whether the vote would be granted, and changes nothing.
-    pub(crate) fn answer_pre_vote(
-        &mut self,
-        from: NodeId,
-        proposed: Term,
-        request: VoteRequest,
-        leader: Option<NodeId>,
-    ) {
-        let own = self.log.last_id();
-        let refusal = if let Some(repairing) = self.repairing() {
-            Some(repairing)
-        } else if proposed <= self.term() {
-            Some(VoteRefusal::TermTooLow {
-                current: self.term(),
-            })
-        } else if let Some(leader) = self.live_leader(leader) {
-            Some(VoteRefusal::LeaderAlive { leader })
-        } else if let Some(why) = self.lease_refusal(request) {
-            Some(why)
-        } else if !request.last.is_up_to_date_with(own) {
-            Some(VoteRefusal::LogBehind {
-                candidate: request.last,
-                own,
-            })
-        } else {
-            self.preference_refusal(request)
-        };
-        match refusal {
-            None => self.send_in(
-                proposed,
-                from,
-                Message::PreVoteResponse(VoteResponse { granted: true }),
-            ),
-            Some(why) => {
-                self.event(Event::VoteRefused {
-                    term: proposed,
-                    to: from,
-                    why,
-                });
-                self.send(
-                    from,
-                    Message::PreVoteResponse(VoteResponse { granted: false }),
-                );
-            }
-        }
-    }
-
-    /// Votes, if the vote of this term is still there and the candidate holds all that may be
-    /// committed. Whoever asks is answered, member or not: n4 may be a candidate by a configuration
-    /// that has not reached this node yet.
-    pub(crate) fn answer_vote(
-        &mut self,
-        from: NodeId,
-        request: VoteRequest,
-        leader: Option<NodeId>,
-    ) {
-        let term = self.term();
-        let granted = match self.vote_refusal(from, request, leader) {
-            None => {
-                self.grant_vote(from);
-                true
-            }
-            Some(why) => {
-                self.event(Event::VoteRefused {
-                    term,
-                    to: from,
-                    why,
-                });
-                false
-            }
-        };
-        self.send(from, Message::VoteResponse(VoteResponse { granted }));
-    }
-
-    fn vote_refusal(
-        &self,
-        from: NodeId,
-        request: VoteRequest,
-        leader: Option<NodeId>,
-    ) -> Option<VoteRefusal> {
-        let own = self.log.last_id();
-        let taken = self.hard_state.vote.or(leader).filter(|to| *to != from);
-        if let Some(repairing) = self.repairing() {
-            Some(repairing)
-        } else if let Some(to) = taken {
-            Some(VoteRefusal::AlreadyVoted { to })
-        } else if let Some(why) = self.lease_refusal(request) {
-            Some(why)
-        } else if !request.last.is_up_to_date_with(own) {
-            Some(VoteRefusal::LogBehind {
-                candidate: request.last,
-                own,
-            })
-        } else if self.hard_state.vote == Some(from) {
-            // The vote is given already, and the candidate asks again.
-            None
-        } else {
-            self.preference_refusal(request)
-        }
-    }
-
-    fn grant_vote(&mut self, to: NodeId) {
-        if self.hard_state.vote.is_none() {
-            self.hard_state.vote = Some(to);
-            self.event(Event::VoteGranted {
-                term: self.term(),
-                to,
-            });
-        }
-        assert_eq!(
-            self.hard_state.vote,
-            Some(to),
-            "second vote in term {}",
-            self.term()
-        );
-        self.reset_timer();
     }
 
     pub(crate) fn check_read_limit(&self, pending: usize) -> Result<(), ReadError> {
