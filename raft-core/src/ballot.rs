@@ -19,6 +19,10 @@ impl<S: Storage> Core<S> {
         let refusal = self.pre_vote_refusal(proposed, request, leader);
         self.tell_refusal(proposed, from, refusal);
         let granted = refusal.is_none();
+        if granted {
+            let term = proposed;
+            self.event(Event::PreVoteGranted { term, to: from });
+        }
         let term = if granted { proposed } else { self.term() };
         let answer = Message::PreVoteResponse(VoteResponse { granted });
         self.send_in(term, from, answer);

@@ -1,5 +1,7 @@
 //! What a node is apart from its role.
 
+use alloc::boxed::Box;
+
 use crate::disk_health::DiskHealth;
 use crate::log::RaftLog;
 use crate::membership::Membership;
@@ -98,7 +100,15 @@ impl<S: Storage> Core<S> {
         self.is_promotable() && !self.disk.is_silent()
     }
 
+    /// For a follower or candidate.
     pub(crate) fn reset_timer(&mut self) {
+        self.draw_timer();
+        let timeout_ticks = self.timer.timeout;
+        self.event(Event::TimerStarted { timeout_ticks });
+    }
+
+    /// For a leader, which counts the ticks since it checked its quorum.
+    pub(crate) fn draw_timer(&mut self) {
         self.timer = ElectionTimer::draw(&self.config, &mut self.rng);
     }
 
@@ -148,7 +158,7 @@ impl<S: Storage> Core<S> {
 
     pub(crate) fn announce_configuration(&mut self) {
         let index = self.membership.current_index();
-        let configuration = self.membership.current().clone();
+        let configuration = Box::new(self.membership.current().clone());
         self.event(Event::ConfigurationChanged {
             index,
             configuration,

@@ -1,10 +1,17 @@
 //! What happened inside a node: the core does not log, it tells.
 
-use core::fmt;
+mod reason;
+mod text;
 
+use alloc::boxed::Box;
+
+pub use self::reason::{Reason, VoteRefusal};
 use crate::{Configuration, EntryId, LogIndex, NodeId, PeerState, Role, SnapshotMeta, Term};
 
-/// Something worth a line in a log or a count in a metric.
+/// Something worth a place on a timeline, a line in a log or a count in a metric.
+///
+/// Together with the messages that come and go these are the whole story of a node. Those that
+/// happen all the time, [`Event::Appended`] and [`Event::Committed`], come once in a batch at most.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -27,6 +34,29 @@ pub enum Event {
         /// The leader.
         leader: Option<NodeId>,
     },
+    /// An election timeout was drawn anew. It runs as long as no leader is heard, and is of no
+    /// account to a leader.
+    TimerStarted {
+        /// The timeout.
+        timeout_ticks: u32,
+    },
+    /// This node asks whether the others would vote for it.
+    PreVotesAsked {
+        /// The term that would be.
+        term: Term,
+    },
+    /// This node asks for votes; its own must be durable before the question leaves.
+    VotesAsked {
+        /// The term.
+        term: Term,
+    },
+    /// This node would vote for another.
+    PreVoteGranted {
+        /// The term that would be.
+        term: Term,
+        /// Who asked.
+        to: NodeId,
+    },
     /// This node granted its vote; the answer leaves when the vote is durable.
     VoteGranted {
         /// The term.
@@ -43,6 +73,36 @@ pub enum Event {
         /// Why.
         why: VoteRefusal,
     },
+    /// The log grew since the last batch, by proposals or by what a leader sent.
+    Appended {
+        /// First new index.
+        first: LogIndex,
+        /// Last new index.
+        last: LogIndex,
+    },
+    /// More entries are known to be committed.
+    Committed {
+        /// The commit index.
+        index: LogIndex,
+    },
+    /// This follower does not hold the entry before those that the leader sent.
+    AppendRefused {
+        /// The leader.
+        leader: NodeId,
+        /// The entry that is not there.
+        prev: EntryId,
+        /// The newest entry that could agree.
+        hint: EntryId,
+    },
+    /// A follower's log does not agree with this leader's where it was thought to.
+    Conflict {
+        /// The follower.
+        peer: NodeId,
+        /// Where they differ.
+        prev: LogIndex,
+        /// Where the leader tries next.
+        next: LogIndex,
+    },
     /// Entries of an earlier leader were overwritten.
     Truncated {
         /// First index that is gone.
@@ -53,7 +113,7 @@ pub enum Event {
         /// Where it was appended.
         index: LogIndex,
         /// The configuration.
-        configuration: Configuration,
+        configuration: Box<Configuration>,
     },
     /// A leader knows that the configuration in force is committed: it will not be rolled back.
     ConfigurationCommitted {
@@ -107,10 +167,22 @@ pub enum Event {
         /// How many entries.
         count: u64,
     },
-    /// The log is replaced by a snapshot.
+    /// A snapshot is to be sent to another node.
+    SnapshotSent {
+        /// Who gets it.
+        peer: NodeId,
+        /// Its last entry.
+        id: EntryId,
+    },
+    /// A snapshot is on this node's disk and in its state machine.
+    SnapshotInstalled {
+        /// Its last entry.
+        id: EntryId,
+    },
+    /// A snapshot takes the place of the log, or of damaged entries in it, as soon as it is durable.
     SnapshotAccepted {
         /// What the snapshot stands for.
-        meta: SnapshotMeta,
+        meta: Box<SnapshotMeta>,
     },
     /// A follower does not have what it acknowledged in this leadership: its log went back.
     AcknowledgementLost {
@@ -149,191 +221,4 @@ pub enum Event {
         /// The disk has been healthy for long enough; else nobody led for too long.
         disk_is_healthy: bool,
     },
-}
-
-/// Why a role changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum Reason {
-    /// No leader was heard for an election timeout.
-    ElectionTimeout,
-    /// The driver asked for it.
-    Asked,
-    /// The leader handed over.
-    Transfer,
-    /// A quorum would vote for this node.
-    PreVoteWon,
-    /// A quorum voted for this node.
-    ElectionWon,
-    /// A quorum refused.
-    ElectionLost,
-    /// A message of a higher term arrived.
-    HigherTerm {
-        /// Its sender.
-        from: NodeId,
-    },
-    /// The leader of this term was heard.
-    LeaderHeard {
-        /// The leader.
-        leader: NodeId,
-    },
-    /// The leader heard no quorum for an election timeout.
-    QuorumLost,
-    /// A configuration in which the leader does not vote is committed.
-    Removed,
-    /// Entries of the log are damaged: a candidate found that, or a leader could not hand over.
-    Damaged,
-    /// The leader's disk is slow, and handing over to a voter with a better one did not succeed.
-    SlowDisk {
-        /// Age of the oldest unfinished sync.
-        age_ticks: u32,
-    },
-}
-
-/// Why a vote was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum VoteRefusal {
-    /// A leader is heard.
-    LeaderAlive {
-        /// The leader.
-        leader: NodeId,
-    },
-    /// With lease reads: a leader may rely on this node not to vote.
-    LeaseOwed {
-        /// For how long.
-        ticks: u32,
-    },
-    /// The vote of this term is given.
-    AlreadyVoted {
-        /// To whom; the leader of the term if no vote was given.
-        to: NodeId,
-    },
-    /// The candidate's log lacks entries that may be committed.
-    LogBehind {
-        /// Last entry of the candidate.
-        candidate: EntryId,
-        /// Last entry here.
-        own: EntryId,
-    },
-    /// This node repairs its log, and cannot judge that of another.
-    Repairing {
-        /// How many entries are damaged.
-        count: u64,
-    },
-    /// This node is preferred as leader, and could be one.
-    PreferredSelf {
-        /// Priority of the candidate.
-        candidate: u32,
-        /// Priority of this node.
-        own: u32,
-    },
-    /// The term asked for is not above the current one.
-    TermTooLow {
-        /// The current term.
-        current: Term,
-    },
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Event::RoleChanged {
-                from,
-                to,
-                term,
-                reason,
-            } => write!(f, "{from} -> {to}, term {term}: {reason}"),
-            Event::LeaderChanged {
-                term,
-                leader: Some(leader),
-            } => write!(f, "leader of term {term} is {leader}"),
-            Event::LeaderChanged { term, leader: None } => write!(f, "no leader in term {term}"),
-            Event::VoteGranted { term, to } => write!(f, "votes for {to} in term {term}"),
-            Event::VoteRefused { term, to, why } => write!(f, "refuses {to} in term {term}: {why}"),
-            Event::Truncated { from } => write!(f, "truncates from {from}"),
-            Event::ConfigurationChanged {
-                index,
-                configuration,
-            } => write!(f, "{configuration} of {index}"),
-            Event::ConfigurationCommitted { index } => {
-                write!(f, "committed the configuration of {index}")
-            }
-            Event::PeerStateChanged { peer, state } => write!(f, "{peer} is at {state}"),
-            Event::SnapshotUnavailable { peer } => write!(f, "no snapshot for {peer}"),
-            Event::DamageFound { first, count } => {
-                write!(f, "{count} damaged from {first} on")
-            }
-            Event::SnapshotWanted { index } => write!(f, "wants a snapshot beyond {index}"),
-            Event::Repaired { count, left } => write!(f, "repaired {count}, {left} left"),
-            Event::DamagedTailDropped { from, last } => {
-                write!(f, "gives up {from}..={last}, which nobody else ever had")
-            }
-            Event::PeerRepairing { peer, count } => write!(f, "{peer} repairs {count} entries"),
-            Event::SnapshotAccepted { meta } => write!(f, "installs {meta}"),
-            Event::AcknowledgementLost {
-                peer,
-                matched,
-                last,
-            } => {
-                write!(f, "{peer} acknowledged {matched} and ends at {last}")
-            }
-            Event::TransferStarted { to } => write!(f, "hands over to {to}"),
-            Event::TransferAborted { to } => write!(f, "gives up handing over to {to}"),
-            Event::OwnTermCommitted { id } => write!(f, "committed {id} of its own term"),
-            Event::SlowDisk {
-                age_ticks,
-                successor: Some(successor),
-            } => write!(f, "no sync for {age_ticks} ticks, {successor} should lead"),
-            Event::SlowDisk {
-                age_ticks,
-                successor: None,
-            } => write!(f, "no sync for {age_ticks} ticks, but nobody is better off"),
-            Event::SilenceEnded {
-                disk_is_healthy: true,
-            } => f.write_str("stands for election again, the disk is healthy"),
-            Event::SilenceEnded {
-                disk_is_healthy: false,
-            } => f.write_str("stands for election again, nobody leads"),
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::ElectionTimeout => f.write_str("election timeout"),
-            Reason::Asked => f.write_str("asked"),
-            Reason::Transfer => f.write_str("transfer"),
-            Reason::PreVoteWon => f.write_str("pre-vote won"),
-            Reason::ElectionWon => f.write_str("election won"),
-            Reason::ElectionLost => f.write_str("election lost"),
-            Reason::HigherTerm { from } => write!(f, "higher term from {from}"),
-            Reason::LeaderHeard { leader } => write!(f, "heard {leader}"),
-            Reason::QuorumLost => f.write_str("quorum lost"),
-            Reason::Removed => f.write_str("no voter any more"),
-            Reason::Damaged => f.write_str("damaged log"),
-            Reason::SlowDisk { age_ticks } => write!(f, "no sync for {age_ticks} ticks"),
-        }
-    }
-}
-
-impl fmt::Display for VoteRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            VoteRefusal::LeaderAlive { leader } => write!(f, "{leader} is alive"),
-            VoteRefusal::LeaseOwed { ticks } => write!(f, "no votes for another {ticks} ticks"),
-            VoteRefusal::AlreadyVoted { to } => write!(f, "voted for {to}"),
-            VoteRefusal::LogBehind { candidate, own } => {
-                write!(f, "its log ends at {candidate}, ours at {own}")
-            }
-            VoteRefusal::Repairing { count } => write!(f, "repairing {count} entries"),
-            VoteRefusal::PreferredSelf { candidate, own } => {
-                write!(f, "its priority is {candidate}, ours {own}")
-            }
-            VoteRefusal::TermTooLow { current } => write!(f, "now at {current}"),
-        }
-    }
 }

@@ -206,7 +206,7 @@ impl<S: Storage> Node<S> {
             "won term {} without a quorum",
             self.core.term()
         );
-        self.core.reset_timer();
+        self.core.draw_timer();
         self.core.disk.end_silence();
         let leader = Leader::new(&mut self.core);
         self.replace_role(RoleState::Leader(Box::new(leader)), Reason::ElectionWon);

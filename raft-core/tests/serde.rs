@@ -310,8 +310,9 @@ fn events_with_content_come_back() {
     assert_comes_back(Event::PeerStateChanged { peer, state });
     let state = PeerState::Replicate { inflight: 4 };
     assert_comes_back(Event::PeerStateChanged { peer, state });
-    assert_comes_back(Event::SnapshotAccepted { meta: snapshot() });
-    let (index, configuration) = (LogIndex(6), joint());
+    let meta = Box::new(snapshot());
+    assert_comes_back(Event::SnapshotAccepted { meta });
+    let (index, configuration) = (LogIndex(6), Box::new(joint()));
     assert_comes_back(Event::ConfigurationChanged {
         index,
         configuration,

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::Next;
 use crate::core::Core;
 use crate::quorum::VoteResult;
-use crate::{Message, NodeId, Reason, Rejected, Storage, VoteRequest};
+use crate::{Event, Message, NodeId, Reason, Rejected, Storage, VoteRequest};
 
 /// The answers so far.
 #[derive(Debug, Default)]
@@ -48,6 +48,7 @@ impl Candidate {
             priority: core.config.priority,
         };
         let proposed = core.term().next();
+        core.event(Event::PreVotesAsked { term: proposed });
         for voter in other_voters(core) {
             core.send_in(proposed, voter, Message::PreVote(request));
         }
@@ -110,6 +111,7 @@ pub(crate) fn ask_for_votes<S: Storage>(core: &mut Core<S>, transfer: bool) {
         transfer,
         priority: core.config.priority,
     };
+    core.event(Event::VotesAsked { term: core.term() });
     for voter in other_voters(core) {
         core.send(voter, Message::Vote(request));
     }

@@ -1,5 +1,6 @@
 //! Following a leader, or waiting for one.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::Next;
@@ -178,7 +179,7 @@ fn handle_append<S: Storage>(
     } else {
         match core.log.may_hold(prev) {
             Holds::Yes => accept(core, prev, append.entries, append.commit),
-            Holds::No => reject(core, prev),
+            Holds::No => refuse(core, from, prev),
             Holds::Perhaps => repairing(core),
         }
     };
@@ -186,10 +187,12 @@ fn handle_append<S: Storage>(
     Ok(Next::Stay)
 }
 
-fn reject<S: Storage>(core: &Core<S>, prev: EntryId) -> Message {
+fn refuse<S: Storage>(core: &mut Core<S>, leader: NodeId, prev: EntryId) -> Message {
+    let hint = core.log.newest_not_above(prev.index, prev.term);
+    core.event(Event::AppendRefused { leader, prev, hint });
     Message::AppendResponse(AppendResponse::Rejected {
         prev: prev.index,
-        hint: core.log.newest_not_above(prev.index, prev.term),
+        hint,
         last: core.log.last_index(),
     })
 }
@@ -315,7 +318,8 @@ fn cover<S: Storage>(core: &mut Core<S>, meta: SnapshotMeta) {
     if core.membership.learn(index, configuration) {
         core.announce_configuration();
     }
-    core.event(Event::SnapshotAccepted { meta: meta.clone() });
+    let accepted = Box::new(meta.clone());
+    core.event(Event::SnapshotAccepted { meta: accepted });
     core.log.cover(meta);
 }
 
@@ -326,7 +330,8 @@ fn install<S: Storage>(core: &mut Core<S>, meta: SnapshotMeta) {
     if meta.configuration_index != known {
         core.announce_configuration();
     }
-    core.event(Event::SnapshotAccepted { meta: meta.clone() });
+    let accepted = Box::new(meta.clone());
+    core.event(Event::SnapshotAccepted { meta: accepted });
     core.log.install(meta);
     core.persistence.replace();
 }

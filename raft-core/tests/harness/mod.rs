@@ -54,6 +54,8 @@ pub(crate) struct Cluster {
     pub(crate) isolated: BTreeSet<NodeId>,
     /// One line per thing that happened.
     pub(crate) transcript: Vec<String>,
+    /// Also events that the rest of a transcript shows anyhow.
+    pub(crate) tells_all: bool,
     pub(crate) safety: Safety,
     founding: Configuration,
     lives: u64,
@@ -71,6 +73,7 @@ impl Cluster {
             bag: Vec::new(),
             isolated: BTreeSet::new(),
             transcript: Vec::new(),
+            tells_all: false,
             safety: Safety::default(),
             founding: configuration.clone(),
             lives: 0,
@@ -227,7 +230,9 @@ impl Cluster {
 
     fn take_ready(&mut self, id: NodeId, ready: Ready) {
         for event in &ready.events {
-            self.say(format!("{id}: {event}"));
+            if self.tells_all || !is_seen_elsewhere(event) {
+                self.say(format!("{id}: {event}"));
+            }
             if let Event::RoleChanged {
                 to: Role::Leader,
                 term,
@@ -459,6 +464,23 @@ impl Cluster {
         self.safety.on_read_asked(id, ReadId(read));
         self.node(id).read_index(ReadId(read))
     }
+}
+
+/// Whether messages and writes tell the same, so that transcripts are easier to read without.
+fn is_seen_elsewhere(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::TimerStarted { .. }
+            | Event::PreVotesAsked { .. }
+            | Event::VotesAsked { .. }
+            | Event::PreVoteGranted { .. }
+            | Event::Appended { .. }
+            | Event::Committed { .. }
+            | Event::AppendRefused { .. }
+            | Event::Conflict { .. }
+            | Event::SnapshotSent { .. }
+            | Event::SnapshotInstalled { .. }
+    )
 }
 
 /// Far above what any script needs; a livelock must end the test.

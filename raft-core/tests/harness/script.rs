@@ -141,6 +141,7 @@ impl Script {
                 self.cluster()?.member(node).config.priority = priority;
             }
             "quiet" => self.is_quiet = true,
+            "all-events" => self.cluster()?.tells_all = true,
             "loud" => self.is_quiet = false,
             _ => return Ok(false),
         }
