@@ -83,7 +83,7 @@ impl LogCache {
     pub fn persist(&mut self, persist: &Persist) {
         if let Some(meta) = &persist.snapshot {
             self.reset(meta.id);
-            self.set_snapshot(meta.clone());
+            self.set_snapshot((**meta).clone());
         }
         self.append(&persist.entries);
     }

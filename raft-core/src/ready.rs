@@ -1,5 +1,6 @@
 //! The one output batch and its ordering contract.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -72,7 +73,7 @@ pub struct Persist {
     /// Install this snapshot, whose data the driver staged before it stepped the message: it
     /// replaces the state machine and the whole log, which is empty afterwards. (A snapshot that
     /// agrees with the log is never handed out: the core commits up to it and keeps the log.)
-    pub snapshot: Option<SnapshotMeta>,
+    pub snapshot: Option<Box<SnapshotMeta>>,
     /// Consecutive entries. If the first index is not above the stored last index, the stored
     /// suffix from there on is truncated first.
     pub entries: Vec<Entry>,

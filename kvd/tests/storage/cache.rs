@@ -167,7 +167,7 @@ proptest! {
                 Step::Reset(ahead) => {
                     let snapshot = meta(model.last() + ahead, model.last_term() + 1);
                     let mut part = persist(number as u64 + 1, None, Vec::new());
-                    part.snapshot = Some(snapshot.clone());
+                    part.snapshot = Some(snapshot.clone().into());
                     cache.persist(&part);
                     prop_assert_eq!(cache.snapshot(), Some(snapshot.clone()));
                     model = Model { floor: snapshot.id, entries: Vec::new(), evicted: 0, limit_bytes };

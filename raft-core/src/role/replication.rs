@@ -1,5 +1,6 @@
 //! How a leader brings its log to the others.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::leader::{Leader, announce_state};
@@ -97,6 +98,7 @@ impl Leader {
             Some(meta) => {
                 progress.become_snapshot(meta.id.index);
                 announce_state(core, peer, before, progress.state());
+                let meta = Box::new(meta);
                 core.send(peer, Message::InstallSnapshot(InstallSnapshot { meta }));
             }
             None => {

@@ -51,7 +51,7 @@ impl MemoryStorage {
             self.hard_state = hard_state;
         }
         if let Some(snapshot) = &persist.snapshot {
-            self.install(snapshot.clone());
+            self.install((**snapshot).clone());
         }
         self.append(&persist.entries);
     }

@@ -313,11 +313,11 @@ impl<'a> MessageHead<'a> {
             } => {
                 let configuration = Configuration::decode(configuration)?;
                 let configuration_index = LogIndex(configuration_index);
-                let meta = SnapshotMeta {
+                let meta = Box::new(SnapshotMeta {
                     id: last.into(),
                     configuration,
                     configuration_index,
-                };
+                });
                 Message::InstallSnapshot(InstallSnapshot { meta })
             }
             MessageHead::SnapshotResponse { matched } => {

@@ -94,7 +94,7 @@ fn samples() -> Vec<PeerMessage> {
             round: 11,
             oldest_sync_age_ticks: 2,
         }),
-        Message::InstallSnapshot(InstallSnapshot { meta }),
+        Message::InstallSnapshot(InstallSnapshot { meta: meta.into() }),
         Message::SnapshotResponse(SnapshotResponse {
             matched: LogIndex(9),
         }),
