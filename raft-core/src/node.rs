@@ -231,22 +231,27 @@ impl<S: Storage> Node<S> {
     /// Takes everything that is to be done. The persist part counts as handed out, in the order of
     /// the calls.
     pub fn ready(&mut self) -> Ready {
+        let mut ready = Ready::default();
+        self.ready_into(&mut ready);
+        ready
+    }
+
+    /// As [`ready`](Node::ready), into the vectors of an earlier batch, whose memory is used again.
+    /// What the caller left in that batch is dropped, so take it out before, with `drain` or `take`.
+    pub fn ready_into(&mut self, ready: &mut Ready) {
+        ready.clear();
         self.role.flush(&mut self.core);
         let core = &mut self.core;
-        let persist = take_persist(core);
-        let committed = take_committed(core);
-        let (messages, messages_after_sync) = core.outbox.take_messages(core.durable());
-        Ready {
-            persist,
-            messages,
-            messages_after_sync,
-            after_sync: core.persistence.newest(),
-            committed,
-            read_states: core::mem::take(&mut core.outbox.read_states),
-            read_failures: core::mem::take(&mut core.outbox.read_failures),
-            fetches: core::mem::take(&mut core.outbox.fetches),
-            events: core::mem::take(&mut core.outbox.events),
-        }
+        ready.persist = take_persist(core);
+        ready.after_sync = core.persistence.newest();
+        ready.committed = take_committed(core);
+        let durable = core.durable();
+        let outbox = &mut core.outbox;
+        outbox.take_messages(durable, &mut ready.messages, &mut ready.messages_after_sync);
+        core::mem::swap(&mut outbox.read_states, &mut ready.read_states);
+        core::mem::swap(&mut outbox.read_failures, &mut ready.read_failures);
+        core::mem::swap(&mut outbox.fetches, &mut ready.fetches);
+        core::mem::swap(&mut outbox.events, &mut ready.events);
     }
 
     /// The persist parts up to `id` are on disk, and a snapshot among them is loaded into the state

@@ -67,13 +67,30 @@ impl Outbox {
         self.messages.clear();
     }
 
-    /// All messages, divided into those that may leave now and those that must wait for what is on
-    /// its way to the disk.
-    pub(crate) fn take_messages(&mut self, durable: Durable) -> (Vec<Envelope>, Vec<Envelope>) {
-        let messages = core::mem::take(&mut self.messages);
-        messages
-            .into_iter()
-            .partition(|envelope| may_leave(envelope, durable))
+    /// All messages, divided into those that may leave `now` and those that must wait for what is on
+    /// its way to the disk. Both vectors come empty.
+    pub(crate) fn take_messages(
+        &mut self,
+        durable: Durable,
+        now: &mut Vec<Envelope>,
+        after_sync: &mut Vec<Envelope>,
+    ) {
+        let leaving = |envelope: &&Envelope| may_leave(envelope, durable);
+        // Mostly they are all of one kind, and then the vector is handed over as it is.
+        match self.messages.iter().filter(leaving).count() {
+            0 => core::mem::swap(&mut self.messages, after_sync),
+            count if count == self.messages.len() => core::mem::swap(&mut self.messages, now),
+            _ => {
+                for envelope in self.messages.drain(..) {
+                    let part = if may_leave(&envelope, durable) {
+                        &mut *now
+                    } else {
+                        &mut *after_sync
+                    };
+                    part.push(envelope);
+                }
+            }
+        }
     }
 }
 

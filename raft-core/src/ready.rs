@@ -59,6 +59,18 @@ impl Ready {
             && self.fetches.is_empty()
             && self.events.is_empty()
     }
+
+    /// Drops what is left, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.persist = None;
+        self.messages.clear();
+        self.messages_after_sync.clear();
+        self.committed.clear();
+        self.read_states.clear();
+        self.read_failures.clear();
+        self.fetches.clear();
+        self.events.clear();
+    }
 }
 
 /// What must reach the disk.

@@ -30,6 +30,8 @@ pub trait Log: Storage {
 pub struct RaftCore<S> {
     nodes: Vec<Node<S>>,
     network: VecDeque<Envelope>,
+    /// The batch that is carried out, kept for its memory.
+    ready: Ready,
     applied: [u64; 3],
     reads: u64,
     next_read: u64,
@@ -64,6 +66,7 @@ impl<S: Log> RaftCore<S> {
         let mut cluster = RaftCore {
             nodes: VOTERS.map(node).into(),
             network: VecDeque::new(),
+            ready: Ready::default(),
             applied: [0; 3],
             reads: 0,
             next_read: 0,
@@ -87,28 +90,21 @@ impl<S: Log> RaftCore<S> {
         if !node.has_ready() {
             return false;
         }
-        let Ready {
-            persist,
-            messages,
-            messages_after_sync,
-            committed,
-            read_states,
-            events,
-            ..
-        } = node.ready();
-        self.network.extend(messages);
-        if let Some(persist) = persist {
+        let ready = &mut self.ready;
+        node.ready_into(ready);
+        self.network.extend(ready.messages.drain(..));
+        if let Some(persist) = ready.persist.take() {
             let id = persist.id;
             node.storage_mut().persist(persist);
             node.on_persisted(id);
         }
-        self.network.extend(messages_after_sync);
-        if let Some(last) = committed.last().map(|entry| entry.index) {
+        self.network.extend(ready.messages_after_sync.drain(..));
+        if let Some(last) = ready.committed.last().map(|entry| entry.index) {
             self.applied[at] = last.0;
             node.on_applied(last);
         }
-        black_box((&committed, &events, &read_states));
-        self.reads += read_states.len() as u64;
+        black_box((&ready.committed, &ready.events, &ready.read_states));
+        self.reads += ready.read_states.len() as u64;
         true
     }
 
