@@ -42,8 +42,9 @@ impl Server {
             outgoing.extend(messages);
             // A real server hands this to a thread that writes and syncs, and goes on meanwhile.
             if let Some(persist) = persist {
-                self.node.storage_mut().persist(&persist);
-                self.node.on_persisted(persist.id);
+                let id = persist.id;
+                self.node.storage_mut().persist(persist);
+                self.node.on_persisted(id);
             }
             outgoing.extend(messages_after_sync);
             if let Some(last) = committed.last().map(|entry| entry.index) {

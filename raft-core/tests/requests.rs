@@ -112,7 +112,7 @@ fn contradictory_starts_are_refused() {
         })
     );
     let mut ahead = fresh();
-    ahead.append(&[command(1, 2, "a")]);
+    ahead.append(vec![command(1, 2, "a")]);
     let error = ConfigError::LogAheadOfTerm {
         last: entry_id(1, 2),
         term: Term(0),

@@ -46,21 +46,21 @@ impl MemoryStorage {
     ///
     /// # Panics
     /// If the entries leave a gap to the log.
-    pub fn persist(&mut self, persist: &Persist) {
+    pub fn persist(&mut self, persist: Persist) {
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
         }
-        if let Some(snapshot) = &persist.snapshot {
-            self.install((**snapshot).clone());
+        if let Some(snapshot) = persist.snapshot {
+            self.install(*snapshot);
         }
-        self.append(&persist.entries);
+        self.append(persist.entries);
     }
 
     /// Appends entries; what is stored from the first one's index on is truncated before.
     ///
     /// # Panics
     /// If the entries leave a gap to the log.
-    pub fn append(&mut self, entries: &[Entry]) {
+    pub fn append(&mut self, entries: Vec<Entry>) {
         let Some(first) = entries.first() else { return };
         assert!(
             first.index > self.floor.index,
@@ -76,7 +76,7 @@ impl MemoryStorage {
         );
         self.entries
             .truncate(first.index.distance_from(self.first_index()) as usize);
-        self.entries.extend(entries.iter().cloned());
+        self.entries.extend(entries);
     }
 
     /// Replaces the whole log by a snapshot.

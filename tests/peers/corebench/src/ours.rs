@@ -205,7 +205,7 @@ impl<S: Log> Cluster for RaftCore<S> {
 
 impl Log for MemoryStorage {
     fn persist(&mut self, persist: Persist) {
-        MemoryStorage::persist(self, &persist);
+        MemoryStorage::persist(self, persist);
     }
 
     fn purge(&mut self, through: LogIndex) {
