@@ -112,6 +112,11 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
+    /// The name of the entry at `index`, if its term is known.
+    pub(crate) fn id(&self, index: LogIndex) -> Option<EntryId> {
+        self.term(index).map(|term| EntryId { index, term })
+    }
+
     pub(crate) fn holds(&self, id: EntryId) -> bool {
         self.term(id.index) == Some(id.term)
     }

@@ -113,6 +113,15 @@ impl Progress {
         }
     }
 
+    /// Whether an append may be due, so that it is worth looking closer. A follower in replication
+    /// that has been sent everything wants nothing.
+    pub(crate) fn may_want(&self, last_index: LogIndex, committed: LogIndex) -> bool {
+        match &self.state {
+            State::Replicate(_) => self.next <= last_index || self.wants_empty_append(committed),
+            State::Probe { .. } | State::Snapshot { .. } => true,
+        }
+    }
+
     /// Notes an append that leaves now, with its last index and the bytes of its entries.
     pub(crate) fn on_append_sent(&mut self, last: LogIndex, bytes: u64, committed: LogIndex) {
         self.told_commit = self.told_commit.max(committed.min(last));

@@ -300,7 +300,7 @@ impl Leader {
         let before = progress.state();
         let result = change(progress);
         announce_state(core, peer, before, progress.state());
-        self.needs_flush = true;
+        self.needs_flush |= progress.may_want(core.log.last_index(), core.log.committed());
         Ok(result)
     }
 
