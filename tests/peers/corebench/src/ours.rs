@@ -1,6 +1,5 @@
 //! raft-core.
 
-use std::collections::VecDeque;
 use std::hint::black_box;
 use std::ops::Range;
 
@@ -29,7 +28,7 @@ pub trait Log: Storage {
 /// Three nodes and the messages between them.
 pub struct RaftCore<S> {
     nodes: Vec<Node<S>>,
-    network: VecDeque<Envelope>,
+    network: Vec<Envelope>,
     /// The batch that is carried out, kept for its memory.
     ready: Ready,
     applied: [u64; 3],
@@ -65,7 +64,7 @@ impl<S: Log> RaftCore<S> {
         };
         let mut cluster = RaftCore {
             nodes: VOTERS.map(node).into(),
-            network: VecDeque::new(),
+            network: Vec::new(),
             ready: Ready::default(),
             applied: [0; 3],
             reads: 0,
@@ -92,13 +91,13 @@ impl<S: Log> RaftCore<S> {
         }
         let ready = &mut self.ready;
         node.ready_into(ready);
-        self.network.extend(ready.messages.drain(..));
+        self.network.append(&mut ready.messages);
         if let Some(persist) = ready.persist.take() {
             let id = persist.id;
             node.storage_mut().persist(persist);
             node.on_persisted(id);
         }
-        self.network.extend(ready.messages_after_sync.drain(..));
+        self.network.append(&mut ready.messages_after_sync);
         if let Some(last) = ready.committed.last().map(|entry| entry.index) {
             self.applied[at] = last.0;
             node.on_applied(last);
@@ -116,9 +115,10 @@ impl<S: Log> RaftCore<S> {
             for at in 0..self.nodes.len() {
                 busy |= self.turn(at);
             }
-            while let Some(envelope) = self.network.pop_front() {
-                busy = true;
-                messages += 1;
+            let mut network = std::mem::take(&mut self.network);
+            busy |= !network.is_empty();
+            messages += network.len() as u64;
+            for envelope in network.drain(..) {
                 let envelope = match self.carry {
                     Carry::Moved => envelope,
                     Carry::Encoded => self.recode(&envelope),
@@ -128,6 +128,7 @@ impl<S: Log> RaftCore<S> {
                     self.rejected += 1;
                 }
             }
+            self.network = network;
             if !busy {
                 return messages;
             }
