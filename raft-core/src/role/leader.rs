@@ -237,7 +237,10 @@ impl Leader {
             peer.on_accepted(matched, first_index)
         })?;
         if news {
-            self.maybe_commit(core);
+            // Only who passes the commit index can move it.
+            if matched > core.log.committed() {
+                self.maybe_commit(core);
+            }
             self.maybe_hand_over(core, from);
         }
         Ok(())
