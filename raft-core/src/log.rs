@@ -47,12 +47,6 @@ struct Applying {
     fetched: Vec<Entry>,
 }
 
-/// Committed entries to be applied, or the range to be read first.
-pub(crate) enum Committed {
-    Entries(Vec<Entry>),
-    Fetch(Range<LogIndex>),
-}
-
 impl<S: Storage> RaftLog<S> {
     pub(crate) fn new(storage: S, applied: LogIndex, committed: LogIndex) -> RaftLog<S> {
         let persisted = storage.last_index();
@@ -145,13 +139,14 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
-    /// A non-empty prefix of `range` within `max_bytes`. `Unavailable` never comes back: asking for
-    /// it is our mistake.
+    /// Puts a non-empty prefix of `range` within `max_bytes` into the empty `into`. `Unavailable`
+    /// never comes back: asking for it is our mistake.
     pub(crate) fn entries(
         &self,
         range: Range<LogIndex>,
         max_bytes: u64,
-    ) -> Result<Vec<Entry>, StorageError> {
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError> {
         assert!(range.start < range.end, "nothing to read in {range:?}");
         assert!(
             range.end <= self.unstable.end(),
@@ -162,12 +157,12 @@ impl<S: Storage> RaftLog<S> {
             return Err(StorageError::Compacted);
         }
         if range.start >= self.unstable.first() {
-            return Ok(self.unstable.slice(range, max_bytes));
+            self.unstable.slice(range, max_bytes, into);
+            return Ok(());
         }
         let stored = range.start..range.end.min(self.unstable.first());
-        let mut entries = self
-            .storage
-            .entries(stored.clone(), max_bytes)
+        self.storage
+            .entries(stored.clone(), max_bytes, into)
             .inspect_err(|error| {
                 assert_ne!(
                     *error,
@@ -175,14 +170,14 @@ impl<S: Storage> RaftLog<S> {
                     "the storage lost {stored:?}"
                 );
             })?;
-        let first = entries.first().map(|entry| entry.index);
+        let first = into.first().map(|entry| entry.index);
         assert_eq!(
             first,
             Some(range.start),
             "the storage answered with other entries"
         );
-        self.extend_with_unstable(&mut entries, range.end, max_bytes);
-        Ok(entries)
+        self.extend_with_unstable(into, range.end, max_bytes);
+        Ok(())
     }
 
     /// Goes on where the stored entries end, as far as the limit allows.
@@ -192,9 +187,10 @@ impl<S: Storage> RaftLog<S> {
             return;
         }
         let budget = max_bytes.saturating_sub(entries_bytes(entries));
-        let more = self.unstable.slice(next..end, budget);
-        if entries_bytes(&more) <= budget {
-            entries.extend(more);
+        let stored = entries.len();
+        self.unstable.slice(next..end, budget, entries);
+        if entries_bytes(&entries[stored..]) > budget {
+            entries.truncate(stored);
         }
     }
 
@@ -326,26 +322,30 @@ impl<S: Storage> RaftLog<S> {
             && self.applying.bytes < max_bytes
     }
 
-    /// The next committed entries, as far as the limit of what is handed out and not applied
-    /// allows.
-    pub(crate) fn take_committed(&mut self, max_bytes: u64) -> Committed {
+    /// Puts the next committed entries into the empty `into`, as far as the limit of what is handed
+    /// out and not applied allows. Returns the range to be read first, if there is one.
+    pub(crate) fn take_committed(
+        &mut self,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Option<Range<LogIndex>> {
         if !self.has_committed(max_bytes) {
-            return Committed::Entries(Vec::new());
+            return None;
         }
         if !self.applying.fetched.is_empty() {
-            let fetched = core::mem::take(&mut self.applying.fetched);
-            self.applying.hand_out(&fetched);
-            return Committed::Entries(fetched);
+            *into = core::mem::take(&mut self.applying.fetched);
+            self.applying.hand_out(into);
+            return None;
         }
         let range = self.applying.handed_out.next()..self.committed.next();
-        match self.entries(range.clone(), max_bytes - self.applying.bytes) {
-            Ok(entries) => {
-                self.applying.hand_out(&entries);
-                Committed::Entries(entries)
+        match self.entries(range.clone(), max_bytes - self.applying.bytes, into) {
+            Ok(()) => {
+                self.applying.hand_out(into);
+                None
             }
             Err(StorageError::Later) => {
                 self.applying.fetching = Some(range.start);
-                Committed::Fetch(self.durable_part(range))
+                Some(self.durable_part(range))
             }
             Err(error @ (StorageError::Compacted | StorageError::Unavailable)) => {
                 panic!("entries {range:?} are committed and not applied: {error}")
@@ -353,7 +353,8 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
-    /// The answer to [`Committed::Fetch`]; anything else is an old answer and ignored.
+    /// The range that [`take_committed`](Self::take_committed) asked for; anything else is an old
+    /// answer and ignored.
     pub(crate) fn on_fetched_committed(&mut self, start: LogIndex, entries: Vec<Entry>) {
         if self.applying.fetching != Some(start) {
             return;

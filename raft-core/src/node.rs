@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::core::{Core, ElectionTimer};
-use crate::log::{Committed, RaftLog};
+use crate::log::RaftLog;
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::persistence::Persistence;
@@ -244,7 +244,7 @@ impl<S: Storage> Node<S> {
         let core = &mut self.core;
         ready.persist = take_persist(core);
         ready.after_sync = core.persistence.newest();
-        ready.committed = take_committed(core);
+        take_committed(core, &mut ready.committed);
         let durable = core.durable();
         let outbox = &mut core.outbox;
         outbox.take_messages(durable, &mut ready.messages, &mut ready.messages_after_sync);
@@ -433,18 +433,14 @@ fn take_persist<S: Storage>(core: &mut Core<S>) -> Option<Persist> {
     })
 }
 
-fn take_committed<S: Storage>(core: &mut Core<S>) -> Vec<Entry> {
+fn take_committed<S: Storage>(core: &mut Core<S>, into: &mut Vec<Entry>) {
     let max_bytes = core.config.max_apply_bytes;
-    match core.log.take_committed(max_bytes) {
-        Committed::Entries(entries) => entries,
-        Committed::Fetch(range) => {
-            core.outbox.fetches.push(Fetch {
-                purpose: FetchPurpose::Apply,
-                range,
-                max_bytes,
-            });
-            Vec::new()
-        }
+    if let Some(range) = core.log.take_committed(max_bytes, into) {
+        core.outbox.fetches.push(Fetch {
+            purpose: FetchPurpose::Apply,
+            range,
+            max_bytes,
+        });
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::types::collect_limited;
+use crate::types::extend_limited;
 use crate::{Entry, EntryId, LogIndex};
 
 /// The end of the log: entries that were accepted, but are not reported durable.
@@ -58,8 +58,8 @@ impl Unstable {
             .map(Entry::id)
     }
 
-    /// A longest prefix of `range` within `max_bytes`, at least one entry.
-    pub(crate) fn slice(&self, range: Range<LogIndex>, max_bytes: u64) -> Vec<Entry> {
+    /// Appends a longest prefix of `range` within `max_bytes`, at least one entry.
+    pub(crate) fn slice(&self, range: Range<LogIndex>, max_bytes: u64, into: &mut Vec<Entry>) {
         assert!(
             range.start >= self.first,
             "{} is below {}",
@@ -74,7 +74,7 @@ impl Unstable {
         );
         let from = range.start.distance_from(self.first) as usize;
         let to = range.end.distance_from(self.first) as usize;
-        collect_limited(self.entries.range(from..to), max_bytes)
+        extend_limited(into, self.entries.range(from..to), max_bytes);
     }
 
     pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {

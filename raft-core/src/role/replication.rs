@@ -73,8 +73,9 @@ fn send_entries<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Pro
     };
     let range = progress.next..core.log.last_index().next();
     let max_bytes = core.config.max_append_bytes;
-    match core.log.entries(range.clone(), max_bytes) {
-        Ok(entries) => {
+    let mut entries = Vec::new();
+    match core.log.entries(range.clone(), max_bytes, &mut entries) {
+        Ok(()) => {
             send_append(core, peer, progress, prev, entries);
             true
         }

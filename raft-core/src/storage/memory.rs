@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::{InitialState, SnapshotMeta, Storage, StorageError};
-use crate::types::collect_limited;
+use crate::types::extend_limited;
 use crate::{Configuration, Entry, EntryId, EntryKind, HardState, LogIndex, NodeId, Persist, Term};
 
 /// A [`Storage`] that keeps everything in memory, with a switch to answer "later" as a log on a
@@ -149,6 +149,17 @@ impl MemoryStorage {
     /// # Errors
     /// As [`Storage::entries`], never [`StorageError::Later`].
     pub fn read(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        let mut entries = Vec::new();
+        self.read_into(range, max_bytes, &mut entries)?;
+        Ok(entries)
+    }
+
+    fn read_into(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError> {
         if range.start <= self.floor.index {
             return Err(StorageError::Compacted);
         }
@@ -157,10 +168,8 @@ impl MemoryStorage {
         }
         let skip = range.start.distance_from(self.first_index()) as usize;
         let count = range.end.distance_from(range.start) as usize;
-        Ok(collect_limited(
-            self.entries.range(skip..skip + count),
-            max_bytes,
-        ))
+        extend_limited(into, self.entries.range(skip..skip + count), max_bytes);
+        Ok(())
     }
 
     /// The entries that are present.
@@ -248,11 +257,16 @@ impl Storage for MemoryStorage {
             .ok_or(StorageError::Unavailable)
     }
 
-    fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError> {
         if range.start > self.floor.index && range.start < self.cached_from {
             return Err(StorageError::Later);
         }
-        self.read(range, max_bytes)
+        self.read_into(range, max_bytes, into)
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {

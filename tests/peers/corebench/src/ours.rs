@@ -266,13 +266,18 @@ impl Storage for DeckLog {
             .ok_or(StorageError::Unavailable)
     }
 
-    fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError> {
         if range.start.0 <= self.0.floor.0 {
             return Err(StorageError::Compacted);
         }
-        Ok(self
-            .0
-            .slice(range.start.0, range.end.0, max_bytes, Entry::bytes))
+        let range = (range.start.0, range.end.0);
+        self.0.slice(range, max_bytes, Entry::bytes, into);
+        Ok(())
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {

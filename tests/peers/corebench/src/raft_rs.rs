@@ -299,9 +299,10 @@ impl Storage for DeckLog {
             return Err(StorageError::Compacted.into());
         }
         let limit = max_size.into().unwrap_or(u64::MAX);
-        Ok(self
-            .deck
-            .slice(low, high, limit, |entry| u64::from(entry.compute_size())))
+        let bytes = |entry: &Entry| u64::from(entry.compute_size());
+        let mut entries = Vec::new();
+        self.deck.slice((low, high), limit, bytes, &mut entries);
+        Ok(entries)
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
