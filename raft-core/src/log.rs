@@ -3,6 +3,7 @@
 pub(crate) mod slice;
 mod unstable;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -251,14 +252,14 @@ impl<S: Storage> RaftLog<S> {
         snapshot || self.unstable.unsubmitted() < self.unstable.end()
     }
 
-    pub(crate) fn submit(&mut self) -> (Option<SnapshotMeta>, Vec<Entry>) {
+    pub(crate) fn submit(&mut self) -> (Option<Box<SnapshotMeta>>, Vec<Entry>) {
         let snapshot = self
             .installing
             .as_mut()
             .filter(|installing| !installing.submitted);
         let snapshot = snapshot.map(|installing| {
             installing.submitted = true;
-            installing.meta.clone()
+            Box::new(installing.meta.clone())
         });
         (snapshot, self.unstable.submit())
     }

@@ -1,6 +1,5 @@
 //! The node: inputs are calls, the output is one [`Ready`] batch.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::core::{Core, ElectionTimer};
@@ -428,7 +427,7 @@ fn take_persist<S: Storage>(core: &mut Core<S>) -> Option<Persist> {
     Some(Persist {
         id,
         hard_state,
-        snapshot: snapshot.map(Box::new),
+        snapshot,
         entries,
     })
 }
