@@ -202,7 +202,7 @@ impl<S: Storage> RaftLog<S> {
         range.start..range.end.min(self.unstable.first())
     }
 
-    pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) {
         self.unstable.append(entries);
     }
 
@@ -249,7 +249,7 @@ impl<S: Storage> RaftLog<S> {
             .installing
             .as_ref()
             .is_some_and(|installing| !installing.submitted);
-        snapshot || self.unstable.unsubmitted() < self.unstable.end()
+        snapshot || self.unstable.has_unsubmitted()
     }
 
     pub(crate) fn submit(&mut self) -> (Option<Box<SnapshotMeta>>, Vec<Entry>) {

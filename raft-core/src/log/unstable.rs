@@ -11,14 +11,15 @@ use crate::{Entry, EntryId, LogIndex};
 ///
 /// Invariant: consecutive from `first` on; everything below `first` is answered by the storage (or
 /// by a snapshot that waits for the disk), so a gap would leave indexes that nobody can serve.
-/// `first <= unsubmitted <= end`.
+/// `unsubmitted` repeats the end of `entries`.
 #[derive(Debug)]
 pub(crate) struct Unstable {
     /// Index of the first entry here, or of the next one to come.
     first: LogIndex,
     entries: VecDeque<Entry>,
-    /// First index that was not handed out to be persisted yet.
-    unsubmitted: LogIndex,
+    /// What was not handed out to be persisted yet: the vectors that entries come in are kept, so
+    /// that they can be handed on.
+    unsubmitted: Vec<Entry>,
 }
 
 impl Unstable {
@@ -26,7 +27,7 @@ impl Unstable {
         Unstable {
             first,
             entries: VecDeque::new(),
-            unsubmitted: first,
+            unsubmitted: Vec::new(),
         }
     }
 
@@ -39,8 +40,14 @@ impl Unstable {
         self.first.plus(self.entries.len() as u64)
     }
 
-    pub(crate) fn unsubmitted(&self) -> LogIndex {
-        self.unsubmitted
+    pub(crate) fn has_unsubmitted(&self) -> bool {
+        !self.unsubmitted.is_empty()
+    }
+
+    /// First index that was not handed out to be persisted yet.
+    fn unsubmitted_from(&self) -> LogIndex {
+        self.first
+            .plus((self.entries.len() - self.unsubmitted.len()) as u64)
     }
 
     pub(crate) fn last_id(&self) -> Option<EntryId> {
@@ -77,10 +84,15 @@ impl Unstable {
         extend_limited(into, self.entries.range(from..to), max_bytes);
     }
 
-    pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
-        for entry in entries {
-            assert_eq!(entry.index, self.end(), "{} does not follow", entry.id());
-            self.entries.push_back(entry);
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) {
+        for (entry, expected) in entries.iter().zip(self.end().0..) {
+            assert_eq!(entry.index.0, expected, "{} does not follow", entry.id());
+        }
+        self.entries.extend(entries.iter().cloned());
+        if self.unsubmitted.is_empty() {
+            self.unsubmitted = entries;
+        } else {
+            self.unsubmitted.extend(entries);
         }
     }
 
@@ -90,23 +102,22 @@ impl Unstable {
         if from < self.first {
             *self = Unstable::new(from);
         } else {
+            self.unsubmitted
+                .truncate(from.distance_from(self.unsubmitted_from()) as usize);
             self.entries
                 .truncate(from.distance_from(self.first) as usize);
-            self.unsubmitted = self.unsubmitted.min(from);
         }
     }
 
     /// What was not handed out yet, and counts as handed out from now on.
     pub(crate) fn submit(&mut self) -> Vec<Entry> {
-        let from = self.unsubmitted.distance_from(self.first) as usize;
-        self.unsubmitted = self.end();
-        self.entries.range(from..).cloned().collect()
+        core::mem::take(&mut self.unsubmitted)
     }
 
     /// Forgets the entries up to `index`, which the storage answers for from now on.
     pub(crate) fn stable_to(&mut self, index: LogIndex) {
         assert!(
-            index < self.unsubmitted,
+            index < self.unsubmitted_from(),
             "{index} is durable before it was handed out"
         );
         let count = index.next().distance_from(self.first) as usize;

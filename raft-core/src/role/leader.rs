@@ -43,7 +43,7 @@ impl Leader {
         let next = core.log.last_index().next();
         let noop = Entry::noop(next, core.term());
         let first_of_term = noop.id();
-        core.log.append([noop]);
+        core.log.append(Vec::from([noop]));
         let others = core
             .membership
             .current()
@@ -178,7 +178,7 @@ impl Leader {
                     checksum,
                 }
             });
-        core.log.append(entries);
+        core.log.append(entries.collect());
         self.uncommitted.add(core.log.last_index(), bytes);
         self.needs_flush = true;
         Ok(EntryId { index: first, term })

@@ -1,5 +1,7 @@
 //! Changing the members (thesis chapter 4).
 
+use alloc::vec::Vec;
+
 use super::Next;
 use super::leader::Leader;
 use crate::core::Core;
@@ -32,7 +34,7 @@ impl Leader {
             checksum: proposal.checksum,
         };
         let id = entry.id();
-        core.log.append([entry]);
+        core.log.append(Vec::from([entry]));
         core.follow_configuration(id.index, next);
         self.follow_members(core);
         Ok(id)
