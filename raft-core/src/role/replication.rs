@@ -15,9 +15,9 @@ use crate::{
 impl Leader {
     /// Sends each follower what it lacks, as far as its window allows.
     pub(super) fn replicate<S: Storage>(&mut self, core: &mut Core<S>) {
-        for (peer, progress) in &mut self.peers {
-            while send_entries(core, *peer, progress) {}
-            maybe_send_empty(core, *peer, progress);
+        for (peer, progress) in self.peers.iter_mut() {
+            while send_entries(core, peer, progress) {}
+            maybe_send_empty(core, peer, progress);
         }
     }
 
@@ -34,7 +34,7 @@ impl Leader {
         let (count_max, bytes_max) = (config.max_inflight_appends, config.max_inflight_bytes);
         let Some(progress) = self
             .peers
-            .get_mut(&peer)
+            .get_mut(peer)
             .filter(|progress| progress.fetching == Some(start))
         else {
             return;
@@ -51,7 +51,7 @@ impl Leader {
     pub(crate) fn on_fetch_failed(&mut self, peer: NodeId, start: LogIndex) {
         let progress = self
             .peers
-            .get_mut(&peer)
+            .get_mut(peer)
             .filter(|progress| progress.fetching == Some(start));
         if let Some(progress) = progress {
             progress.fetching = None;

@@ -50,11 +50,11 @@ impl Leader {
         let voters = self
             .peers
             .iter()
-            .filter(|(peer, _)| core.membership.current().is_voter(**peer));
+            .filter(|(peer, _)| core.membership.current().is_voter(*peer));
         let in_reach = voters.filter(|(_, progress)| progress.is_in_reach());
         in_reach
             .max_by_key(|(_, progress)| progress.matched)
-            .map(|(peer, _)| *peer)
+            .map(|(peer, _)| peer)
     }
 
     /// Asks the target to campaign as soon as it has our whole log: before, nobody would vote for
@@ -65,7 +65,7 @@ impl Leader {
         };
         let has_all = self
             .peers
-            .get(&peer)
+            .get(peer)
             .is_some_and(|progress| progress.matched == core.log.last_index());
         if transfer.to == peer && has_all && !transfer.asked {
             transfer.asked = true;
