@@ -247,10 +247,12 @@ impl<S: Storage> Node<S> {
         let durable = core.durable();
         let outbox = &mut core.outbox;
         outbox.take_messages(durable, &mut ready.messages, &mut ready.messages_after_sync);
-        core::mem::swap(&mut outbox.read_states, &mut ready.read_states);
-        core::mem::swap(&mut outbox.read_failures, &mut ready.read_failures);
-        core::mem::swap(&mut outbox.fetches, &mut ready.fetches);
-        core::mem::swap(&mut outbox.events, &mut ready.events);
+        if outbox.has_reports() {
+            core::mem::swap(&mut outbox.read_states, &mut ready.read_states);
+            core::mem::swap(&mut outbox.read_failures, &mut ready.read_failures);
+            core::mem::swap(&mut outbox.fetches, &mut ready.fetches);
+            core::mem::swap(&mut outbox.events, &mut ready.events);
+        }
     }
 
     /// The persist parts up to `id` are on disk, and a snapshot among them is loaded into the state

@@ -26,13 +26,16 @@ pub(crate) struct Durable {
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-            && self.read_states.is_empty()
-            && self.read_failures.is_empty()
-            && self.fetches.is_empty()
-            && self.events.is_empty()
+        self.messages.is_empty() && !self.has_reports()
     }
 
+    /// Whether there is something beside messages, which is rare.
+    pub(crate) fn has_reports(&self) -> bool {
+        !(self.read_states.is_empty()
+            && self.read_failures.is_empty()
+            && self.fetches.is_empty()
+            && self.events.is_empty())
+    }
     pub(crate) fn send(&mut self, envelope: Envelope) {
         if !self.merge_acceptance(&envelope) {
             self.messages.push(envelope);
@@ -130,5 +133,54 @@ fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
         | Message::RepairAsk(_)
         | Message::RepairAnswer(_)
         | Message::Repairing(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::{NodeId, Term};
+
+    fn accepted(matched: u64) -> Envelope {
+        let matched = LogIndex(matched);
+        Envelope {
+            from: NodeId(1),
+            to: NodeId(matched.0),
+            term: Term(1),
+            message: Message::AppendResponse(AppendResponse::Accepted { matched }),
+        }
+    }
+
+    /// Which acceptances leave now and which after the sync, of a node whose log is on disk up to 4.
+    fn divided(matched: &[u64]) -> (Vec<Envelope>, Vec<Envelope>) {
+        let durable = Durable {
+            hard_state: HardState {
+                term: Term(1),
+                vote: None,
+            },
+            log: LogIndex(4),
+        };
+        let mut outbox = Outbox::default();
+        matched
+            .iter()
+            .for_each(|matched| outbox.send(accepted(*matched)));
+        let (mut now, mut after_sync) = (Vec::new(), Vec::new());
+        outbox.take_messages(durable, &mut now, &mut after_sync);
+        assert!(outbox.is_empty());
+        (now, after_sync)
+    }
+
+    #[test]
+    fn messages_are_divided_by_what_they_promise() {
+        assert_eq!(divided(&[]), (vec![], vec![]));
+        assert_eq!(divided(&[3, 4]), (vec![accepted(3), accepted(4)], vec![]));
+        assert_eq!(divided(&[5, 6]), (vec![], vec![accepted(5), accepted(6)]));
+        let mixed = (
+            vec![accepted(4), accepted(2)],
+            vec![accepted(5), accepted(7)],
+        );
+        assert_eq!(divided(&[5, 4, 7, 2]), mixed);
     }
 }

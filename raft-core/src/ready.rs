@@ -62,6 +62,10 @@ impl Ready {
 
     /// Drops what is left, and keeps the memory.
     pub(crate) fn clear(&mut self) {
+        // The caller took all, as it should.
+        if self.is_empty() {
+            return;
+        }
         self.persist = None;
         self.messages.clear();
         self.messages_after_sync.clear();

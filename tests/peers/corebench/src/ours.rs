@@ -104,6 +104,7 @@ impl<S: Log> RaftCore<S> {
         }
         black_box((&ready.committed, &ready.events, &ready.read_states));
         self.reads += ready.read_states.len() as u64;
+        ready.committed.clear();
         true
     }
 
