@@ -36,6 +36,8 @@ impl Outbox {
             && self.fetches.is_empty()
             && self.events.is_empty())
     }
+
+    #[inline]
     pub(crate) fn send(&mut self, envelope: Envelope) {
         if !self.merge_acceptance(&envelope) {
             self.messages.push(envelope);
@@ -47,6 +49,7 @@ impl Outbox {
     }
 
     /// One acknowledgement answers all appends of one turn: the furthest one says it all.
+    #[inline]
     fn merge_acceptance(&mut self, envelope: &Envelope) -> bool {
         let Message::AppendResponse(AppendResponse::Accepted { matched }) = envelope.message else {
             return false;
@@ -72,6 +75,7 @@ impl Outbox {
 
     /// All messages, divided into those that may leave `now` and those that must wait for what is on
     /// its way to the disk. Both vectors come empty.
+    #[inline]
     pub(crate) fn take_messages(
         &mut self,
         durable: Durable,

@@ -126,6 +126,7 @@ impl Progress {
     }
 
     /// Notes an append that leaves now, with its last index and the bytes of its entries.
+    #[inline]
     pub(crate) fn on_append_sent(&mut self, last: LogIndex, bytes: u64, committed: LogIndex) {
         self.told_commit = self.told_commit.max(committed.min(last));
         self.verify = false;
@@ -147,6 +148,7 @@ impl Progress {
     }
 
     /// The follower durably holds our log up to `matched`. Returns whether that is news.
+    #[inline]
     pub(crate) fn on_accepted(&mut self, matched: LogIndex, first_index: LogIndex) -> bool {
         self.silent = false;
         let news = matched > self.matched;

@@ -66,6 +66,7 @@ impl Unstable {
     }
 
     /// Appends a longest prefix of `range` within `max_bytes`, at least one entry.
+    #[inline]
     pub(crate) fn slice(&self, range: Range<LogIndex>, max_bytes: u64, into: &mut Vec<Entry>) {
         assert!(
             range.start >= self.first,
@@ -84,6 +85,7 @@ impl Unstable {
         extend_limited(into, self.entries.range(from..to), max_bytes);
     }
 
+    #[inline]
     pub(crate) fn append(&mut self, entries: Vec<Entry>) {
         for (entry, expected) in entries.iter().zip(self.end().0..) {
             assert_eq!(entry.index.0, expected, "{} does not follow", entry.id());
@@ -115,6 +117,7 @@ impl Unstable {
     }
 
     /// Forgets the entries up to `index`, which the storage answers for from now on.
+    #[inline]
     pub(crate) fn stable_to(&mut self, index: LogIndex) {
         assert!(
             index < self.unsubmitted_from(),
@@ -156,6 +159,23 @@ mod tests {
             .map(|entry| entry.index.0)
             .collect();
         assert_eq!(again, [7, 8]);
+    }
+
+    #[test]
+    fn truncation_takes_what_waits_to_be_handed_out() {
+        let mut unstable = Unstable::new(LogIndex(5));
+        unstable.append(entries(5..7, 1));
+        unstable.submit();
+        unstable.append(entries(7..10, 1));
+        unstable.truncate(LogIndex(8));
+        unstable.append(entries(8..9, 2));
+        let handed_out = unstable.submit();
+        let ids: Vec<(u64, u64)> = handed_out
+            .iter()
+            .map(|entry| (entry.index.0, entry.term.0))
+            .collect();
+        assert_eq!(ids, [(7, 1), (8, 2)]);
+        assert!(!unstable.has_unsubmitted());
     }
 
     #[test]
