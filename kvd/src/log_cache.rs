@@ -88,7 +88,7 @@ impl LogCache {
         );
         if let Some(meta) = &persist.snapshot {
             self.reset(meta.id);
-            self.set_snapshot(meta.clone());
+            self.set_snapshot((**meta).clone());
         }
         self.append(&persist.entries);
     }
@@ -229,7 +229,12 @@ impl Storage for LogCache {
             .expect("every index of the log lies in a run"))
     }
 
-    fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError> {
         if range.start <= self.floor.index {
             return Err(StorageError::Compacted);
         }
@@ -237,7 +242,7 @@ impl Storage for LogCache {
             return Err(StorageError::Unavailable);
         }
         if range.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let from = self.recent_from();
         if range.start < from {
@@ -245,16 +250,15 @@ impl Storage for LogCache {
         }
         let skip = range.start.distance_from(from) as usize;
         let count = range.end.distance_from(range.start) as usize;
-        let mut prefix = Vec::new();
         let mut total = 0;
-        for entry in self.recent.range(skip..skip + count) {
+        for (position, entry) in self.recent.range(skip..skip + count).enumerate() {
             total += entry.bytes();
-            if total > max_bytes && !prefix.is_empty() {
+            if total > max_bytes && position > 0 {
                 break;
             }
-            prefix.push(entry.clone());
+            into.push(entry.clone());
         }
-        Ok(prefix)
+        Ok(())
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {

@@ -40,7 +40,9 @@ impl<S: Storage> Node<S> {
                 self.core.answer_snapshot_ask(from, ask);
                 Ok(())
             }
-            Message::RepairSnapshot(install) => self.step_repair_snapshot(from, term, install.meta),
+            Message::RepairSnapshot(install) => {
+                self.step_repair_snapshot(from, term, *install.meta)
+            }
             message @ (Message::PreVoteResponse(_)
             | Message::Vote(_)
             | Message::VoteResponse(_)

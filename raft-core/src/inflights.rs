@@ -23,6 +23,7 @@ impl Inflights {
     }
 
     /// Notes an append whose last entry is at `last`.
+    #[inline]
     pub(crate) fn add(&mut self, last: LogIndex, bytes: u64) {
         if let Some((newest, _)) = self.appends.back() {
             assert!(
@@ -35,6 +36,7 @@ impl Inflights {
     }
 
     /// Frees all appends that the acknowledgement of `matched` answers.
+    #[inline]
     pub(crate) fn free_to(&mut self, matched: LogIndex) {
         while self
             .appends

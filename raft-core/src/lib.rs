@@ -51,8 +51,9 @@
 //!             // Send it.
 //!         }
 //!         if let Some(persist) = ready.persist {
-//!             node.storage_mut().persist(&persist); // Write and sync.
-//!             node.on_persisted(persist.id);
+//!             let id = persist.id;
+//!             node.storage_mut().persist(persist); // Write and sync.
+//!             node.on_persisted(id);
 //!         }
 //!         for _message in ready.messages_after_sync {
 //!             // Send it now that `ready.after_sync` is on disk.

@@ -5,6 +5,7 @@ mod repair;
 pub(crate) mod slice;
 mod unstable;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -63,12 +64,6 @@ struct Applying {
 pub(crate) enum KeptLog {
     Nothing,
     AfterSnapshot,
-}
-
-/// Committed entries to be applied, or the range to be read first.
-pub(crate) enum Committed {
-    Entries(Vec<Entry>),
-    Fetch(Range<LogIndex>),
 }
 
 impl<S: Storage> RaftLog<S> {
@@ -150,6 +145,11 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
+    /// The name of the entry at `index`, if its term is known.
+    pub(crate) fn id(&self, index: LogIndex) -> Option<EntryId> {
+        self.term(index).map(|term| EntryId { index, term })
+    }
+
     pub(crate) fn holds(&self, id: EntryId) -> bool {
         self.term(id.index) == Some(id.term)
     }
@@ -179,13 +179,14 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
-    /// A non-empty prefix of `range` within `max_bytes`. `Unavailable` never comes back: asking for
-    /// it is our mistake.
+    /// Puts a non-empty prefix of `range` within `max_bytes` into the empty `into`. `Unavailable`
+    /// never comes back: asking for it is our mistake.
     pub(crate) fn entries(
         &self,
         range: Range<LogIndex>,
         max_bytes: u64,
-    ) -> Result<Vec<Entry>, StorageError> {
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError> {
         assert!(range.start < range.end, "nothing to read in {range:?}");
         assert!(
             range.end <= self.unstable.end(),
@@ -196,16 +197,16 @@ impl<S: Storage> RaftLog<S> {
             return Err(StorageError::Compacted);
         }
         if range.start >= self.unstable.first() {
-            return Ok(self.unstable.slice(range, max_bytes));
+            self.unstable.slice(range, max_bytes, into);
+            return Ok(());
         }
         if self.faults.contains(range.start) {
             return Err(StorageError::Faulty);
         }
         let end = self.readable_through(range.start, range.end.prev()).next();
         let stored = range.start..end.min(self.unstable.first());
-        let mut entries = self
-            .storage
-            .entries(stored.clone(), max_bytes)
+        self.storage
+            .entries(stored.clone(), max_bytes, into)
             .inspect_err(|error| {
                 assert_ne!(
                     *error,
@@ -213,14 +214,14 @@ impl<S: Storage> RaftLog<S> {
                     "the storage lost {stored:?}"
                 );
             })?;
-        let first = entries.first().map(|entry| entry.index);
+        let first = into.first().map(|entry| entry.index);
         assert_eq!(
             first,
             Some(range.start),
             "the storage answered with other entries"
         );
-        self.extend_with_unstable(&mut entries, end, max_bytes);
-        Ok(entries)
+        self.extend_with_unstable(into, end, max_bytes);
+        Ok(())
     }
 
     /// Goes on where the stored entries end, as far as the limit allows.
@@ -230,9 +231,10 @@ impl<S: Storage> RaftLog<S> {
             return;
         }
         let budget = max_bytes.saturating_sub(entries_bytes(entries));
-        let more = self.unstable.slice(next..end, budget);
-        if entries_bytes(&more) <= budget {
-            entries.extend(more);
+        let stored = entries.len();
+        self.unstable.slice(next..end, budget, entries);
+        if entries_bytes(&entries[stored..]) > budget {
+            entries.truncate(stored);
         }
     }
 
@@ -245,7 +247,7 @@ impl<S: Storage> RaftLog<S> {
         range.start..last.next().min(self.unstable.first())
     }
 
-    pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) {
         self.unstable.append(entries);
     }
 
@@ -310,7 +312,7 @@ impl<S: Storage> RaftLog<S> {
         self.installing.as_ref().is_some_and(is_waiting)
             || self.covering.as_ref().is_some_and(|it| self.may_cover(it))
             || self.faults.has_received()
-            || self.unstable.unsubmitted() < self.unstable.end()
+            || self.unstable.has_unsubmitted()
     }
 
     /// A snapshot that keeps the log is written only after the log up to it: a crash between would
@@ -320,17 +322,17 @@ impl<S: Storage> RaftLog<S> {
     }
 
     /// The snapshot to be installed, and what is to become of the log.
-    pub(crate) fn submit_snapshot(&mut self) -> Option<(SnapshotMeta, KeptLog)> {
+    pub(crate) fn submit_snapshot(&mut self) -> Option<(Box<SnapshotMeta>, KeptLog)> {
         if let Some(installing) = self.installing.as_mut().filter(|it| !it.submitted) {
             installing.submitted = true;
-            return Some((installing.meta.clone(), KeptLog::Nothing));
+            return Some((Box::new(installing.meta.clone()), KeptLog::Nothing));
         }
         if !self.covering.as_ref().is_some_and(|it| self.may_cover(it)) {
             return None;
         }
         let covering = self.covering.as_mut()?;
         covering.submitted = true;
-        Some((covering.meta.clone(), KeptLog::AfterSnapshot))
+        Some((Box::new(covering.meta.clone()), KeptLog::AfterSnapshot))
     }
 
     pub(crate) fn submit_entries(&mut self) -> Vec<Entry> {
@@ -409,30 +411,34 @@ impl<S: Storage> RaftLog<S> {
         self.readable_through(self.applying.handed_out.next(), self.committed)
     }
 
-    /// The next committed entries, as far as the limit of what is handed out and not applied
-    /// allows.
-    pub(crate) fn take_committed(&mut self, max_bytes: u64) -> Committed {
+    /// Puts the next committed entries into the empty `into`, as far as the limit of what is handed
+    /// out and not applied allows. Returns the range to be read first, if there is one.
+    pub(crate) fn take_committed(
+        &mut self,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Option<Range<LogIndex>> {
         if !self.has_committed(max_bytes) {
-            return Committed::Entries(Vec::new());
+            return None;
         }
         if !self.applying.fetched.is_empty() {
-            let fetched = core::mem::take(&mut self.applying.fetched);
-            self.applying.hand_out(&fetched);
-            return Committed::Entries(fetched);
+            *into = core::mem::take(&mut self.applying.fetched);
+            self.applying.hand_out(into);
+            return None;
         }
         let range = self.applying.handed_out.next()..self.applicable().next();
-        match self.entries(range.clone(), max_bytes - self.applying.bytes) {
-            Ok(entries) => {
-                self.applying.hand_out(&entries);
-                Committed::Entries(entries)
+        match self.entries(range.clone(), max_bytes - self.applying.bytes, into) {
+            Ok(()) => {
+                self.applying.hand_out(into);
+                None
             }
             Err(StorageError::Later) => {
                 self.applying.fetching = Some(range.start);
-                Committed::Fetch(self.durable_part(range))
+                Some(self.durable_part(range))
             }
             Err(StorageError::Faulty) => {
                 self.on_faulty(range.start);
-                Committed::Entries(Vec::new())
+                None
             }
             Err(error @ (StorageError::Compacted | StorageError::Unavailable)) => {
                 panic!("entries {range:?} are committed and not applied: {error}")
@@ -440,7 +446,8 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
-    /// The answer to [`Committed::Fetch`]; anything else is an old answer and ignored.
+    /// The range that [`take_committed`](Self::take_committed) asked for; anything else is an old
+    /// answer and ignored.
     pub(crate) fn on_fetched_committed(&mut self, start: LogIndex, entries: Vec<Entry>) {
         if self.applying.fetching != Some(start) {
             return;

@@ -1,5 +1,6 @@
 //! What nodes say to each other.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -159,8 +160,9 @@ pub struct HeartbeatResponse {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct InstallSnapshot {
-    /// What the snapshot stands for.
-    pub meta: SnapshotMeta,
+    /// What the snapshot stands for. On the heap, so that the rare message that names one does not
+    /// make all the others as large.
+    pub meta: Box<SnapshotMeta>,
 }
 
 /// Content of [`Message::SnapshotResponse`].

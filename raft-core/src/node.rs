@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::core::{Core, ElectionTimer};
 use crate::disk_health::{DiskHealth, SilenceEnd};
-use crate::log::{Committed, KeptLog, RaftLog};
+use crate::log::{KeptLog, RaftLog};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::persistence::Persistence;
@@ -275,22 +275,29 @@ impl<S: Storage> Node<S> {
     /// Takes everything that is to be done. The persist part counts as handed out, in the order of
     /// the calls.
     pub fn ready(&mut self) -> Ready {
+        let mut ready = Ready::default();
+        self.ready_into(&mut ready);
+        ready
+    }
+
+    /// As [`ready`](Node::ready), into the vectors of an earlier batch, whose memory is used again.
+    /// What the caller left in that batch is dropped, so take it out before, with `drain` or `take`.
+    pub fn ready_into(&mut self, ready: &mut Ready) {
+        ready.clear();
         self.role.flush(&mut self.core);
         let core = &mut self.core;
-        let persist = take_persist(core);
-        let committed = take_committed(core);
+        ready.persist = take_persist(core);
+        ready.after_sync = core.persistence.newest();
+        take_committed(core, &mut ready.committed);
         core.flush_repair(); // Reading may have found damage.
-        let (messages, messages_after_sync) = core.outbox.take_messages(core.durable());
-        Ready {
-            persist,
-            messages,
-            messages_after_sync,
-            after_sync: core.persistence.newest(),
-            committed,
-            read_states: core::mem::take(&mut core.outbox.read_states),
-            read_failures: core::mem::take(&mut core.outbox.read_failures),
-            fetches: core::mem::take(&mut core.outbox.fetches),
-            events: core::mem::take(&mut core.outbox.events),
+        let durable = core.durable();
+        let outbox = &mut core.outbox;
+        outbox.take_messages(durable, &mut ready.messages, &mut ready.messages_after_sync);
+        if outbox.has_reports() {
+            core::mem::swap(&mut outbox.read_states, &mut ready.read_states);
+            core::mem::swap(&mut outbox.read_failures, &mut ready.read_failures);
+            core::mem::swap(&mut outbox.fetches, &mut ready.fetches);
+            core::mem::swap(&mut outbox.events, &mut ready.events);
         }
     }
 
@@ -516,18 +523,14 @@ fn take_persist<S: Storage>(core: &mut Core<S>) -> Option<Persist> {
     })
 }
 
-fn take_committed<S: Storage>(core: &mut Core<S>) -> Vec<Entry> {
+fn take_committed<S: Storage>(core: &mut Core<S>, into: &mut Vec<Entry>) {
     let max_bytes = core.config.max_apply_bytes;
-    match core.log.take_committed(max_bytes) {
-        Committed::Entries(entries) => entries,
-        Committed::Fetch(range) => {
-            core.outbox.fetches.push(Fetch {
-                purpose: FetchPurpose::Apply,
-                range,
-                max_bytes,
-            });
-            Vec::new()
-        }
+    if let Some(range) = core.log.take_committed(max_bytes, into) {
+        core.outbox.fetches.push(Fetch {
+            purpose: FetchPurpose::Apply,
+            range,
+            max_bytes,
+        });
     }
 }
 

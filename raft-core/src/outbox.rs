@@ -26,13 +26,18 @@ pub(crate) struct Durable {
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-            && self.read_states.is_empty()
-            && self.read_failures.is_empty()
-            && self.fetches.is_empty()
-            && self.events.is_empty()
+        self.messages.is_empty() && !self.has_reports()
     }
 
+    /// Whether there is something beside messages, which is rare.
+    pub(crate) fn has_reports(&self) -> bool {
+        !(self.read_states.is_empty()
+            && self.read_failures.is_empty()
+            && self.fetches.is_empty()
+            && self.events.is_empty())
+    }
+
+    #[inline]
     pub(crate) fn send(&mut self, envelope: Envelope) {
         if !self.merge_acceptance(&envelope) {
             self.messages.push(envelope);
@@ -44,6 +49,7 @@ impl Outbox {
     }
 
     /// One acknowledgement answers all appends of one turn: the furthest one says it all.
+    #[inline]
     fn merge_acceptance(&mut self, envelope: &Envelope) -> bool {
         let Message::AppendResponse(AppendResponse::Accepted { matched }) = envelope.message else {
             return false;
@@ -67,13 +73,31 @@ impl Outbox {
         self.messages.clear();
     }
 
-    /// All messages, divided into those that may leave now and those that must wait for what is on
-    /// its way to the disk.
-    pub(crate) fn take_messages(&mut self, durable: Durable) -> (Vec<Envelope>, Vec<Envelope>) {
-        let messages = core::mem::take(&mut self.messages);
-        messages
-            .into_iter()
-            .partition(|envelope| may_leave(envelope, durable))
+    /// All messages, divided into those that may leave `now` and those that must wait for what is on
+    /// its way to the disk. Both vectors come empty.
+    #[inline]
+    pub(crate) fn take_messages(
+        &mut self,
+        durable: Durable,
+        now: &mut Vec<Envelope>,
+        after_sync: &mut Vec<Envelope>,
+    ) {
+        let leaving = |envelope: &&Envelope| may_leave(envelope, durable);
+        // Mostly they are all of one kind, and then the vector is handed over as it is.
+        match self.messages.iter().filter(leaving).count() {
+            0 => core::mem::swap(&mut self.messages, after_sync),
+            count if count == self.messages.len() => core::mem::swap(&mut self.messages, now),
+            _ => {
+                for envelope in self.messages.drain(..) {
+                    let part = if may_leave(&envelope, durable) {
+                        &mut *now
+                    } else {
+                        &mut *after_sync
+                    };
+                    part.push(envelope);
+                }
+            }
+        }
     }
 }
 
@@ -115,5 +139,54 @@ fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
         | Message::Repairing(_)
         | Message::SnapshotAsk(_)
         | Message::RepairSnapshot(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::{NodeId, Term};
+
+    fn accepted(matched: u64) -> Envelope {
+        let matched = LogIndex(matched);
+        Envelope {
+            from: NodeId(1),
+            to: NodeId(matched.0),
+            term: Term(1),
+            message: Message::AppendResponse(AppendResponse::Accepted { matched }),
+        }
+    }
+
+    /// Which acceptances leave now and which after the sync, of a node whose log is on disk up to 4.
+    fn divided(matched: &[u64]) -> (Vec<Envelope>, Vec<Envelope>) {
+        let durable = Durable {
+            hard_state: HardState {
+                term: Term(1),
+                vote: None,
+            },
+            log: LogIndex(4),
+        };
+        let mut outbox = Outbox::default();
+        matched
+            .iter()
+            .for_each(|matched| outbox.send(accepted(*matched)));
+        let (mut now, mut after_sync) = (Vec::new(), Vec::new());
+        outbox.take_messages(durable, &mut now, &mut after_sync);
+        assert!(outbox.is_empty());
+        (now, after_sync)
+    }
+
+    #[test]
+    fn messages_are_divided_by_what_they_promise() {
+        assert_eq!(divided(&[]), (vec![], vec![]));
+        assert_eq!(divided(&[3, 4]), (vec![accepted(3), accepted(4)], vec![]));
+        assert_eq!(divided(&[5, 6]), (vec![], vec![accepted(5), accepted(6)]));
+        let mixed = (
+            vec![accepted(4), accepted(2)],
+            vec![accepted(5), accepted(7)],
+        );
+        assert_eq!(divided(&[5, 4, 7, 2]), mixed);
     }
 }

@@ -71,6 +71,7 @@ impl Persistence {
     }
 
     /// Notes a part that is handed out now. `last_entry` is the last index it writes.
+    #[inline]
     pub(crate) fn submit(
         &mut self,
         hard_state: Option<HardState>,
@@ -107,6 +108,7 @@ impl Persistence {
     }
 
     /// The parts up to `id` are on disk.
+    #[inline]
     pub(crate) fn complete(&mut self, id: PersistId) -> Completion {
         assert!(
             id <= self.newest,

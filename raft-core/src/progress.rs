@@ -1,7 +1,10 @@
 //! A follower as its leader sees it.
 
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
 use crate::inflights::Inflights;
-use crate::{LogIndex, PeerState};
+use crate::{LogIndex, NodeId, PeerState};
 
 /// How entries are sent to a follower.
 ///
@@ -122,7 +125,17 @@ impl Progress {
         }
     }
 
+    /// Whether an append may be due, so that it is worth looking closer. A follower in replication
+    /// that has been sent everything wants nothing.
+    pub(crate) fn may_want(&self, last_index: LogIndex, committed: LogIndex) -> bool {
+        match &self.state {
+            State::Replicate(_) => self.next <= last_index || self.wants_empty_append(committed),
+            State::Probe { .. } | State::Snapshot { .. } => true,
+        }
+    }
+
     /// Notes an append that leaves now, with its last index and the bytes of its entries.
+    #[inline]
     pub(crate) fn on_append_sent(&mut self, last: LogIndex, bytes: u64, committed: LogIndex) {
         self.told_commit = self.told_commit.max(committed.min(last));
         self.verify = false;
@@ -144,6 +157,7 @@ impl Progress {
     }
 
     /// The follower durably holds our log up to `matched`. Returns whether that is news.
+    #[inline]
     pub(crate) fn on_accepted(&mut self, matched: LogIndex, first_index: LogIndex) -> bool {
         self.silent = false;
         self.repairing = 0;
@@ -286,6 +300,44 @@ impl Progress {
     }
 }
 
+/// The other members as their leader sees them, ascending by id.
+///
+/// They are few, and looked up at each message: a walk over a vector is quicker than a tree.
+#[derive(Debug, Default)]
+pub(crate) struct Peers(Vec<(NodeId, Progress)>);
+
+impl Peers {
+    pub(crate) fn get(&self, peer: NodeId) -> Option<&Progress> {
+        self.iter()
+            .find(|(id, _)| *id == peer)
+            .map(|(_, progress)| progress)
+    }
+
+    pub(crate) fn get_mut(&mut self, peer: NodeId) -> Option<&mut Progress> {
+        self.iter_mut()
+            .find(|(id, _)| *id == peer)
+            .map(|(_, progress)| progress)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Progress)> {
+        self.0.iter().map(|(id, progress)| (*id, progress))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (NodeId, &mut Progress)> {
+        self.0.iter_mut().map(|(id, progress)| (*id, progress))
+    }
+
+    /// Keeps the progress of `members`, and adds what `new` makes for those who are not there yet.
+    pub(crate) fn follow(&mut self, members: &BTreeSet<NodeId>, new: impl Fn() -> Progress) {
+        self.0.retain(|(id, _)| members.contains(id));
+        for member in members {
+            if let Err(at) = self.0.binary_search_by_key(member, |(id, _)| *id) {
+                self.0.insert(at, (*member, new()));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,6 +396,21 @@ mod tests {
         assert!(progress.on_accepted(LogIndex(15), LogIndex(11)));
         assert_eq!(progress.state(), PeerState::Replicate { inflight: 0 });
         assert_eq!(progress.next, LogIndex(16));
+    }
+
+    #[test]
+    fn peers_that_stay_keep_their_progress() {
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+        let mut peers = Peers::default();
+        peers.follow(&ids(&[2, 5]), || Progress::new(LogIndex(3)));
+        peers.follow(&ids(&[1, 3, 5]), || Progress::new(LogIndex(7)));
+        let next: Vec<(u64, u64)> = peers
+            .iter()
+            .map(|(id, progress)| (id.0, progress.next.0))
+            .collect();
+        assert_eq!(next, [(1, 7), (3, 7), (5, 3)]);
+        assert!(peers.get(NodeId(2)).is_none());
+        assert!(peers.get_mut(NodeId(3)).is_some());
     }
 
     #[test]

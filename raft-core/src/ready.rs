@@ -1,5 +1,6 @@
 //! The one output batch and its ordering contract.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -60,6 +61,22 @@ impl Ready {
             && self.fetches.is_empty()
             && self.events.is_empty()
     }
+
+    /// Drops what is left, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        // The caller took all, as it should.
+        if self.is_empty() {
+            return;
+        }
+        self.persist = None;
+        self.messages.clear();
+        self.messages_after_sync.clear();
+        self.committed.clear();
+        self.read_states.clear();
+        self.read_failures.clear();
+        self.fetches.clear();
+        self.events.clear();
+    }
 }
 
 /// What must reach the disk.
@@ -75,7 +92,7 @@ pub struct Persist {
     /// Install this snapshot, whose data the driver staged before it stepped the message: it
     /// replaces the state machine and the whole log, which is empty afterwards. (A snapshot that
     /// agrees with the log is never handed out: the core commits up to it and keeps the log.)
-    pub snapshot: Option<SnapshotMeta>,
+    pub snapshot: Option<Box<SnapshotMeta>>,
     /// The snapshot takes the place of damaged entries only: it replaces the state machine, and the
     /// log up to its index is purged; what follows stays, and must not be gone for a moment.
     pub snapshot_keeps_log: bool,

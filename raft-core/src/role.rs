@@ -129,7 +129,15 @@ impl RoleState {
 }
 
 impl<S: Storage> Node<S> {
+    /// Called after each message, and mostly with nothing to change.
+    #[inline]
     pub(crate) fn apply_next(&mut self, next: Next) {
+        if next != Next::Stay {
+            self.change_role(next);
+        }
+    }
+
+    fn change_role(&mut self, next: Next) {
         match next {
             Next::Stay => {}
             Next::Campaign(reason) if self.core.config.pre_vote => {

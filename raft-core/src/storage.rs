@@ -37,14 +37,19 @@ pub trait Storage {
     /// [`StorageError::Later`], because conflict checks cannot wait.
     fn term(&self, index: LogIndex) -> Result<Term, StorageError>;
 
-    /// A non-empty prefix of `range`: as many entries as fit into `max_bytes` by [`Entry::bytes`],
-    /// but at least one.
+    /// Appends a non-empty prefix of `range` to `into`: as many entries as fit into `max_bytes` by
+    /// [`Entry::bytes`], but at least one.
     ///
     /// # Errors
     /// [`StorageError::Later`] if the first entry is not in memory: the core then asks with a
     /// [`Fetch`](crate::Fetch) and goes on with other work. [`StorageError::Faulty`] if it turns out
-    /// to be damaged: the core then repairs it.
-    fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError>;
+    /// to be damaged: the core then repairs it. Nothing is appended with an error.
+    fn entries(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError>;
 
     /// The newest snapshot that can be sent to a follower. Its index must be at least
     /// `first_index() - 1`, or a follower that installs it still has a gap.

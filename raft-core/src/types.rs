@@ -136,22 +136,21 @@ pub(crate) fn entries_bytes(entries: &[Entry]) -> u64 {
     entries.iter().map(Entry::bytes).sum()
 }
 
-/// A longest prefix of `entries` with at most `max_bytes`, but at least one entry: an entry larger
-/// than the limit must still be able to travel.
-pub(crate) fn collect_limited<'a>(
-    entries: impl Iterator<Item = &'a Entry>,
+/// Appends a longest prefix of `entries` with at most `max_bytes`, but at least one entry: an entry
+/// larger than the limit must still be able to travel.
+pub(crate) fn extend_limited<'a>(
+    into: &mut Vec<Entry>,
+    entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
     max_bytes: u64,
-) -> Vec<Entry> {
+) {
     let mut total = 0;
-    let mut prefix = Vec::new();
-    for entry in entries {
+    let exceeds = |entry: &Entry| {
         total += entry.bytes();
-        if total > max_bytes && !prefix.is_empty() {
-            break;
-        }
-        prefix.push(entry.clone());
-    }
-    prefix
+        total > max_bytes
+    };
+    // Counted first, so that the vector grows at most once.
+    let fitting = entries.clone().position(exceeds).unwrap_or(entries.len());
+    into.extend(entries.take(fitting.max(1)).cloned());
 }
 
 /// What must survive a crash beside the log.

@@ -26,11 +26,11 @@ fn malicious_messages_are_refused_by_kind() {
     let conflict = entry_id(2, 2);
     let snapshot = |id, index| {
         let configuration = Configuration::new([NodeId(1)]);
-        let meta = SnapshotMeta {
+        let meta = Box::new(SnapshotMeta {
             id,
             configuration,
             configuration_index: LogIndex(index),
-        };
+        });
         Message::InstallSnapshot(InstallSnapshot { meta })
     };
     let gap = MalformedAppend::Gap {

@@ -155,7 +155,9 @@ fn snapshot_that_nobody_needs_is_refused() {
         configuration_index: LogIndex(0),
     };
     for node in [1, 3] {
-        let message = Message::RepairSnapshot(raft_core::InstallSnapshot { meta: meta.clone() });
+        let message = Message::RepairSnapshot(raft_core::InstallSnapshot {
+            meta: meta.clone().into(),
+        });
         let refused = cluster.deliver(envelope(2, node, 1, message));
         assert_eq!(refused, Err(Rejected::Unasked), "n{node}");
     }
@@ -175,7 +177,7 @@ fn snapshot_of_another_log_is_refused_by_a_leader() {
         configuration: raft_core::Configuration::new([id(1), id(2), id(3)]),
         configuration_index: LogIndex(0),
     };
-    let message = Message::RepairSnapshot(raft_core::InstallSnapshot { meta });
+    let message = Message::RepairSnapshot(raft_core::InstallSnapshot { meta: meta.into() });
     let refused = cluster.deliver(envelope(2, 1, 1, message));
     assert_eq!(refused, Err(Rejected::Unasked));
 }
@@ -256,7 +258,7 @@ fn entries_for_repair_may_come_from_the_disk() {
 fn impossible_damage_is_refused_at_the_start() {
     let start = |faulty: &[FaultyEntry]| {
         let mut storage = MemoryStorage::new([1, 2, 3].map(NodeId));
-        storage.append(&[command(1, 1, "a"), command(2, 1, "b")]);
+        storage.append(vec![command(1, 1, "a"), command(2, 1, "b")]);
         storage.set_hard_state(HardState {
             term: Term(1),
             vote: None,

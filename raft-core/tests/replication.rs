@@ -345,7 +345,7 @@ fn snapshot_is_installed_by_what_the_log_holds() {
                 1,
                 3,
                 5,
-                Message::InstallSnapshot(InstallSnapshot { meta }),
+                Message::InstallSnapshot(InstallSnapshot { meta: meta.into() }),
             ))
             .unwrap();
         assert_eq!(
@@ -392,7 +392,9 @@ fn snapshots_and_entries_may_overtake_the_disk() {
             1,
             3,
             2,
-            Message::InstallSnapshot(InstallSnapshot { meta: meta(last) }),
+            Message::InstallSnapshot(InstallSnapshot {
+                meta: meta(last).into(),
+            }),
         )
     };
     cluster.deliver(install(entry_id(4, 1))).unwrap();
@@ -440,7 +442,7 @@ fn completion_across_a_snapshot_proves_only_the_snapshot() {
         configuration: Configuration::new((1..=3).map(NodeId)),
         configuration_index: index(0),
     };
-    let install = Message::InstallSnapshot(InstallSnapshot { meta });
+    let install = Message::InstallSnapshot(InstallSnapshot { meta: meta.into() });
     cluster.deliver(envelope(2, 3, 2, install)).unwrap();
     let after = vec![command(3, 2, "new")];
     cluster

@@ -5,7 +5,7 @@ mod harness;
 use harness::{Cluster, command, entry_id, id, index};
 use raft_core::{
     Config, ConfigError, Configuration, ConfigurationError, MemoryStorage, Node, NodeId, Proposal,
-    ProposeError, ReadError, Term, TransferError,
+    ProposeError, ReadError, Ready, Term, TransferError,
 };
 
 /// A transfer without a target goes to the voter in reach that has the most of the log, never to a
@@ -123,7 +123,7 @@ fn contradictory_starts_are_refused() {
         Err(ConfigError::LeaseWithoutCheckQuorum)
     );
     let mut ahead = fresh();
-    ahead.append(&[command(1, 2, "a")]);
+    ahead.append(vec![command(1, 2, "a")]);
     let error = ConfigError::LogAheadOfTerm {
         last: entry_id(1, 2),
         term: Term(0),
@@ -141,4 +141,34 @@ fn contradictory_starts_are_refused() {
             error
         })
     );
+}
+
+/// What an earlier batch still holds does not get into the next one.
+#[test]
+fn used_batch_is_filled_as_a_new_one() {
+    let start = || {
+        let mut node = Node::new(Config::new(id(1), 7), MemoryStorage::new([id(1)])).unwrap();
+        node.campaign();
+        node
+    };
+    let (mut with_new, mut with_used, mut used) = (start(), start(), Ready::default());
+    let mut batches = 0;
+    while with_new.has_ready() {
+        let ready = with_new.ready();
+        with_used.ready_into(&mut used);
+        assert_eq!(used, ready);
+        for node in [&mut with_new, &mut with_used] {
+            if let Some(persist) = ready.persist.clone() {
+                let id = persist.id;
+                node.storage_mut().persist(persist);
+                node.on_persisted(id);
+            }
+            if let Some(last) = ready.committed.last() {
+                node.on_applied(last.index);
+            }
+        }
+        batches += 1;
+    }
+    assert!(!with_used.has_ready());
+    assert!(batches > 2, "{batches} batches say little");
 }

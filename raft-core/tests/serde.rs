@@ -87,7 +87,7 @@ fn messages() -> Vec<Message> {
     };
     let repair = |outcome| Message::RepairAnswer(RepairAnswer { ask, outcome });
     let compacted = RepairOutcome::Compacted { snapshot: id(9, 2) };
-    let install = InstallSnapshot { meta };
+    let install = InstallSnapshot { meta: meta.into() };
     vec![
         Message::PreVote(request(false)),
         Message::PreVoteResponse(answer(true)),
@@ -294,8 +294,9 @@ fn status_and_events_of_a_node_come_back() {
             assert_comes_back(event);
         }
         if let Some(persist) = ready.persist {
-            node.storage_mut().persist(&persist);
-            node.on_persisted(persist.id);
+            let id = persist.id;
+            node.storage_mut().persist(persist);
+            node.on_persisted(id);
         }
     }
     let status = node.status();

@@ -554,7 +554,7 @@ impl World {
             to: NodeId(to),
             term,
             message: Message::InstallSnapshot(raft_core::InstallSnapshot {
-                meta: of.meta.clone(),
+                meta: Box::new(of.meta.clone()),
             }),
         };
         Event::SnapshotStaged(Box::new(StagedSnapshot {

@@ -4,7 +4,7 @@ use kvd::log_cache::LogCache;
 use proptest::prelude::*;
 use raft_core::{Entry, EntryId, InitialState, LogIndex, Storage, StorageError};
 
-use crate::support::{entries, entry, id, meta, persist};
+use crate::support::{cached, entries, entry, id, meta, persist};
 
 fn cache(floor: EntryId, limit_bytes: u64) -> LogCache {
     LogCache::new(InitialState::default(), floor, None, limit_bytes)
@@ -107,7 +107,7 @@ impl Model {
             assert_eq!(found, self.term(index), "term of {index}");
             for end in [index, index + 1, index + 3, self.last() + 1] {
                 for max_bytes in [0, 700, u64::MAX] {
-                    let found = cache.entries(LogIndex(index)..LogIndex(end), max_bytes);
+                    let found = cached(cache, LogIndex(index)..LogIndex(end), max_bytes);
                     let expected = self.read(index, end, max_bytes);
                     assert_eq!(found, expected, "{index}..{end} of {max_bytes}");
                 }
@@ -167,7 +167,7 @@ proptest! {
                 Step::Reset(ahead) => {
                     let snapshot = meta(model.last() + ahead, model.last_term() + 1);
                     let mut part = persist(number as u64 + 1, None, Vec::new());
-                    part.snapshot = Some(snapshot.clone());
+                    part.snapshot = Some(snapshot.clone().into());
                     cache.persist(&part);
                     prop_assert_eq!(cache.snapshot(), Some(snapshot.clone()));
                     model = Model { floor: snapshot.id, entries: Vec::new(), evicted: 0, limit_bytes };
@@ -195,10 +195,10 @@ fn entries_beyond_the_limit_are_answered_later_and_their_terms_at_once() {
         LogIndex(7),
         "what fits into the limit stays"
     );
-    let later = cache.entries(LogIndex(6)..LogIndex(8), u64::MAX);
+    let later = cached(&cache, LogIndex(6)..LogIndex(8), u64::MAX);
     assert_eq!(later, Err(StorageError::Later));
     assert_eq!(
-        cache.entries(LogIndex(7)..LogIndex(10), u64::MAX),
+        cached(&cache, LogIndex(7)..LogIndex(10), u64::MAX),
         Ok(entries(7..=9, 1))
     );
     assert_eq!(cache.term(LogIndex(2)).map(|term| term.0), Ok(1));
@@ -215,7 +215,7 @@ fn stored_entries_that_were_never_in_memory_have_terms() {
         .collect();
     assert_eq!(terms, [2, 2, 2, 2, 2, 2, 5, 5, 5, 5, 5, 5, 5]);
     assert_eq!(
-        cache.entries(LogIndex(20)..LogIndex(22), 0),
+        cached(&cache, LogIndex(20)..LogIndex(22), 0),
         Err(StorageError::Later)
     );
     // A conflict deeper than what is in memory.
@@ -223,7 +223,7 @@ fn stored_entries_that_were_never_in_memory_have_terms() {
     assert_eq!(cache.last_index(), LogIndex(19));
     assert_eq!(cache.term(LogIndex(17)).map(|term| term.0), Ok(5));
     assert_eq!(
-        cache.entries(LogIndex(18)..LogIndex(20), u64::MAX),
+        cached(&cache, LogIndex(18)..LogIndex(20), u64::MAX),
         Ok(entries(18..=19, 7))
     );
 }

@@ -96,7 +96,7 @@ impl Life {
     ) -> Option<()> {
         self.part += 1;
         let mut part = persist(self.part, state, new);
-        part.snapshot = snapshot.map(|(index, term)| meta(index, term));
+        part.snapshot = snapshot.map(|(index, term)| meta(index, term).into());
         self.promised.under_way = Some(part.clone());
         self.worker.push(LogJob::Persist(part.clone()));
         let report = self.work()?;

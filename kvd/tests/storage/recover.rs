@@ -10,7 +10,7 @@ use raft_core::{
 use raft_log::fs::{OsFs, SimFs};
 
 use crate::support::{
-    apply, create, data, entries, entry, entry_of, founding, fresh, hard_state, id, meta,
+    apply, cached, create, data, entries, entry, entry_of, founding, fresh, hard_state, id, meta,
     open_snapshots, options, persist, receive, snapshot_bytes, start, store_at,
 };
 
@@ -291,8 +291,8 @@ fn recent_entries_are_in_memory_and_the_rest_is_answered_later() {
     assert!(from > LogIndex(41), "{from}");
     let range = from..LogIndex(61);
     let expected: Vec<Entry> = (from.0..=60).map(|index| entry(index, 5)).collect();
-    assert_eq!(cache.entries(range, u64::MAX), Ok(expected));
-    let later = cache.entries(from.prev()..LogIndex(61), u64::MAX);
+    assert_eq!(cached(&cache, range, u64::MAX), Ok(expected));
+    let later = cached(&cache, from.prev()..LogIndex(61), u64::MAX);
     assert_eq!(later, Err(StorageError::Later));
 }
 

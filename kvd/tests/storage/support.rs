@@ -10,11 +10,12 @@ use kvd::kv::command::{Command, Op, command_crc};
 use kvd::kv::envelope::{Envelope, SessionRef};
 use kvd::kv::limits::StoreLimits;
 use kvd::kv::snapshot::{SnapshotContext, SnapshotWriter};
+use kvd::log_cache::LogCache;
 use kvd::recover::{RecoverError, RecoverOptions, Recovered, recover};
 use kvd::snapshots::{SnapshotDir, SnapshotDirError, SnapshotOptions};
 use raft_core::{
     Configuration, Entry, EntryId, EntryKind, HardState, LogIndex, NodeId, Persist, PersistId,
-    SnapshotMeta, Term,
+    SnapshotMeta, Storage, StorageError, Term,
 };
 use raft_log::fs::{Fs, SimFs, is_stopped};
 use raft_log::record::payload_checksum;
@@ -84,6 +85,17 @@ pub fn entry_of(index: u64, term: u64, kind: EntryKind, payload: Bytes) -> Entry
 
 pub fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
     range.map(|index| entry(index, term)).collect()
+}
+
+/// What the cache answers when the core asks for entries.
+pub fn cached(
+    cache: &LogCache,
+    range: std::ops::Range<LogIndex>,
+    max_bytes: u64,
+) -> Result<Vec<Entry>, StorageError> {
+    let mut entries = Vec::new();
+    cache.entries(range, max_bytes, &mut entries)?;
+    Ok(entries)
 }
 
 pub fn persist(part: u64, hard_state: Option<HardState>, entries: Vec<Entry>) -> Persist {

@@ -27,7 +27,7 @@ fn installation_that_is_interrupted_twice_is_finished() {
         receive(&open_snapshots(&fs), &bytes, &meta).unwrap();
         fs.stop_at_call(fs.calls() + call);
         let mut part = persist(2, hard_state(4, None), entries(91..=95, 4));
-        part.snapshot = Some(meta);
+        part.snapshot = Some(meta.into());
         worker.push(LogJob::Persist(part));
         let whole = worker.work().is_ok();
         drop(worker);

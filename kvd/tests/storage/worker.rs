@@ -272,7 +272,7 @@ fn snapshot_takes_the_place_of_the_log_and_entries_follow_it() {
     )));
     // All in one turn: the entries before the snapshot are never written.
     let mut part = persist(2, hard_state(3, None), entries(51..=53, 3));
-    part.snapshot = Some(meta(50, 3));
+    part.snapshot = Some(meta(50, 3).into());
     worker.push(LogJob::Persist(part));
     worker.push(LogJob::Persist(persist(3, None, entries(54..=54, 3))));
     // Asked for before the snapshot came.
@@ -296,7 +296,7 @@ fn snapshot_part_that_finds_no_space_is_resumed_behind_the_snapshot() {
     work(&mut worker);
     fs.set_capacity(Some(0));
     let mut part = persist(2, hard_state(3, None), entries(51..=53, 3));
-    part.snapshot = Some(meta(50, 3));
+    part.snapshot = Some(meta(50, 3).into());
     worker.push(LogJob::Persist(part));
     let report = work(&mut worker);
     assert!(report.full);

@@ -114,7 +114,7 @@ impl<M: StateMachine> Server<M> {
             packets.extend(messages.into_iter().map(|message| self.pack(message)));
             // A real server hands this to a thread that writes and syncs, and goes on meanwhile.
             if let Some(persist) = persist {
-                self.persist(&persist);
+                self.persist(persist);
             }
             packets.extend(messages_after_sync.into_iter().map(|it| self.pack(it)));
             self.apply(committed);
@@ -132,19 +132,20 @@ impl<M: StateMachine> Server<M> {
     }
 
     fn pack(&self, envelope: Envelope) -> Packet {
-        let is_snapshot = matches!(envelope.message, Message::InstallSnapshot(_));
+        let carries_snapshot = envelope.message.snapshot().is_some();
         Packet {
             envelope,
-            snapshot: is_snapshot.then(|| self.snapshot.clone()),
+            snapshot: carries_snapshot.then(|| self.snapshot.clone()),
         }
     }
 
-    fn persist(&mut self, persist: &Persist) {
+    fn persist(&mut self, persist: Persist) {
+        let (id, snapshot) = (persist.id, persist.snapshot.clone());
         self.node.storage_mut().persist(persist);
-        if let Some(meta) = &persist.snapshot {
-            self.install(meta);
+        if let Some(meta) = snapshot {
+            self.install(&meta);
         }
-        self.node.on_persisted(persist.id);
+        self.node.on_persisted(id);
     }
 
     /// Takes over the state of another server in place of our own.
@@ -222,10 +223,8 @@ impl<M: StateMachine> Server<M> {
 
     /// A message arrived. The state that came with it is on disk before the node hears of it.
     pub(crate) fn receive(&mut self, packet: Packet) {
-        if let (Message::InstallSnapshot(install), Some(state)) =
-            (&packet.envelope.message, packet.snapshot)
-        {
-            self.staged.insert(install.meta.id, state);
+        if let (Some(meta), Some(state)) = (packet.envelope.message.snapshot(), packet.snapshot) {
+            self.staged.insert(meta.id, state);
         }
         // A rejected message is no error of ours: most are late.
         if let Err(rejected) = self.node.step(packet.envelope) {

@@ -4,21 +4,22 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::types::collect_limited;
+use crate::types::extend_limited;
 use crate::{Entry, EntryId, LogIndex};
 
 /// The end of the log: entries that were accepted, but are not reported durable.
 ///
 /// Invariant: consecutive from `first` on; everything below `first` is answered by the storage (or
 /// by a snapshot that waits for the disk), so a gap would leave indexes that nobody can serve.
-/// `first <= unsubmitted <= end`.
+/// `unsubmitted` repeats the end of `entries`.
 #[derive(Debug)]
 pub(crate) struct Unstable {
     /// Index of the first entry here, or of the next one to come.
     first: LogIndex,
     entries: VecDeque<Entry>,
-    /// First index that was not handed out to be persisted yet.
-    unsubmitted: LogIndex,
+    /// What was not handed out to be persisted yet: the vectors that entries come in are kept, so
+    /// that they can be handed on.
+    unsubmitted: Vec<Entry>,
 }
 
 impl Unstable {
@@ -26,7 +27,7 @@ impl Unstable {
         Unstable {
             first,
             entries: VecDeque::new(),
-            unsubmitted: first,
+            unsubmitted: Vec::new(),
         }
     }
 
@@ -39,8 +40,14 @@ impl Unstable {
         self.first.plus(self.entries.len() as u64)
     }
 
-    pub(crate) fn unsubmitted(&self) -> LogIndex {
-        self.unsubmitted
+    pub(crate) fn has_unsubmitted(&self) -> bool {
+        !self.unsubmitted.is_empty()
+    }
+
+    /// First index that was not handed out to be persisted yet.
+    fn unsubmitted_from(&self) -> LogIndex {
+        self.first
+            .plus((self.entries.len() - self.unsubmitted.len()) as u64)
     }
 
     pub(crate) fn last_id(&self) -> Option<EntryId> {
@@ -58,8 +65,9 @@ impl Unstable {
             .map(Entry::id)
     }
 
-    /// A longest prefix of `range` within `max_bytes`, at least one entry.
-    pub(crate) fn slice(&self, range: Range<LogIndex>, max_bytes: u64) -> Vec<Entry> {
+    /// Appends a longest prefix of `range` within `max_bytes`, at least one entry.
+    #[inline]
+    pub(crate) fn slice(&self, range: Range<LogIndex>, max_bytes: u64, into: &mut Vec<Entry>) {
         assert!(
             range.start >= self.first,
             "{} is below {}",
@@ -74,13 +82,19 @@ impl Unstable {
         );
         let from = range.start.distance_from(self.first) as usize;
         let to = range.end.distance_from(self.first) as usize;
-        collect_limited(self.entries.range(from..to), max_bytes)
+        extend_limited(into, self.entries.range(from..to), max_bytes);
     }
 
-    pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
-        for entry in entries {
-            assert_eq!(entry.index, self.end(), "{} does not follow", entry.id());
-            self.entries.push_back(entry);
+    #[inline]
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) {
+        for (entry, expected) in entries.iter().zip(self.end().0..) {
+            assert_eq!(entry.index.0, expected, "{} does not follow", entry.id());
+        }
+        self.entries.extend(entries.iter().cloned());
+        if self.unsubmitted.is_empty() {
+            self.unsubmitted = entries;
+        } else {
+            self.unsubmitted.extend(entries);
         }
     }
 
@@ -90,27 +104,32 @@ impl Unstable {
         if from < self.first {
             *self = Unstable::new(from);
         } else {
+            self.unsubmitted
+                .truncate(from.distance_from(self.unsubmitted_from()) as usize);
             self.entries
                 .truncate(from.distance_from(self.first) as usize);
-            self.unsubmitted = self.unsubmitted.min(from);
         }
     }
 
     /// What was not handed out yet, and counts as handed out from now on.
     pub(crate) fn submit(&mut self) -> Vec<Entry> {
-        let from = self.unsubmitted.distance_from(self.first) as usize;
-        self.unsubmitted = self.end();
-        self.entries.range(from..).cloned().collect()
+        core::mem::take(&mut self.unsubmitted)
     }
 
     /// Forgets the entries up to `index`, which the storage answers for from now on.
+    #[inline]
     pub(crate) fn stable_to(&mut self, index: LogIndex) {
         assert!(
-            index < self.unsubmitted,
+            index < self.unsubmitted_from(),
             "{index} is durable before it was handed out"
         );
         let count = index.next().distance_from(self.first) as usize;
-        self.entries.drain(..count);
+        if count == self.entries.len() {
+            // What mostly happens, and costs less than a drain.
+            self.entries.clear();
+        } else {
+            self.entries.drain(..count);
+        }
         self.first = self.first.max(index.next());
     }
 }
@@ -140,6 +159,23 @@ mod tests {
             .map(|entry| entry.index.0)
             .collect();
         assert_eq!(again, [7, 8]);
+    }
+
+    #[test]
+    fn truncation_takes_what_waits_to_be_handed_out() {
+        let mut unstable = Unstable::new(LogIndex(5));
+        unstable.append(entries(5..7, 1));
+        unstable.submit();
+        unstable.append(entries(7..10, 1));
+        unstable.truncate(LogIndex(8));
+        unstable.append(entries(8..9, 2));
+        let handed_out = unstable.submit();
+        let ids: Vec<(u64, u64)> = handed_out
+            .iter()
+            .map(|entry| (entry.index.0, entry.term.0))
+            .collect();
+        assert_eq!(ids, [(7, 1), (8, 2)]);
+        assert!(!unstable.has_unsubmitted());
     }
 
     #[test]

@@ -6,6 +6,9 @@ use alloc::vec::Vec;
 use super::VoteResult;
 use crate::NodeId;
 
+/// So many voters are reckoned with on the stack: a leader asks at each acknowledgement.
+const FEW: usize = 7;
+
 /// Number of voters that make a majority of `count`.
 fn majority(count: usize) -> usize {
     count / 2 + 1
@@ -20,7 +23,17 @@ pub(super) fn reached_by_majority(
     if voters.is_empty() {
         return u64::MAX;
     }
-    let mut values: Vec<u64> = voters.iter().map(|voter| reached(*voter)).collect();
+    let (mut few, mut many) = ([0; FEW], Vec::new());
+    let values = match few.get_mut(..voters.len()) {
+        Some(few) => few,
+        None => {
+            many.resize(voters.len(), 0);
+            &mut many[..]
+        }
+    };
+    for (value, voter) in values.iter_mut().zip(voters) {
+        *value = reached(*voter);
+    }
     values.sort_unstable();
     values[voters.len() - majority(voters.len())]
 }

@@ -1,5 +1,6 @@
 //! What a node says to one that lost entries.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -65,11 +66,9 @@ impl<S: Storage> Core<S> {
             return Found::Outcome(RepairOutcome::Maybe);
         }
         let range = first..last.next();
-        match self
-            .log
-            .entries(range.clone(), self.config.max_append_bytes)
-        {
-            Ok(entries) => Found::Outcome(RepairOutcome::Have { entries }),
+        let (max_bytes, mut entries) = (self.config.max_append_bytes, Vec::new());
+        match self.log.entries(range.clone(), max_bytes, &mut entries) {
+            Ok(()) => Found::Outcome(RepairOutcome::Have { entries }),
             Err(StorageError::Later) => Found::OnDisk(self.log.durable_part(range)),
             Err(StorageError::Faulty) => {
                 self.log.on_faulty(first);
@@ -100,7 +99,10 @@ impl<S: Storage> Core<S> {
     pub(crate) fn answer_snapshot_ask(&mut self, from: NodeId, ask: SnapshotAsk) {
         let snapshot = self.log.storage.snapshot();
         match snapshot.filter(|meta| meta.id.index >= ask.covering) {
-            Some(meta) => self.send(from, Message::RepairSnapshot(InstallSnapshot { meta })),
+            Some(meta) => {
+                let meta = Box::new(meta);
+                self.send(from, Message::RepairSnapshot(InstallSnapshot { meta }));
+            }
             None => self.event(Event::SnapshotUnavailable { peer: from }),
         }
     }

@@ -41,7 +41,7 @@ impl Follower {
             }
             Message::Append(append) => handle_append(core, from, append),
             Message::Heartbeat(heartbeat) => handle_heartbeat(core, from, heartbeat),
-            Message::InstallSnapshot(install) => handle_snapshot(core, from, install.meta),
+            Message::InstallSnapshot(install) => handle_snapshot(core, from, *install.meta),
             Message::ReadIndexResponse(response) => self.handle_read_index(core, response),
             Message::TimeoutNow => handle_timeout_now(core),
             Message::PreVoteResponse(_) | Message::VoteResponse(_) => Err(Rejected::Unasked),

@@ -1,6 +1,6 @@
 //! Leading a term.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::Next;
@@ -9,7 +9,7 @@ use super::repairing::OwnDamage;
 use super::succession::Relief;
 use super::transfer::Transfer;
 use crate::core::Core;
-use crate::progress::Progress;
+use crate::progress::{Peers, Progress};
 use crate::read_index::{ReadRounds, Reader};
 use crate::{
     AppendResponse, Entry, EntryId, EntryKind, Event, Heartbeat, HeartbeatResponse, LogIndex,
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Leader {
     /// All other members.
-    pub(super) peers: BTreeMap<NodeId, Progress>,
+    pub(super) peers: Peers,
     /// The first entry of this term, a no-op. Once it is committed, so is everything before it.
     pub(super) first_of_term: EntryId,
     heartbeat_elapsed: u32,
@@ -50,15 +50,13 @@ impl Leader {
         let next = core.log.last_index().next();
         let noop = Entry::noop(next, core.term());
         let first_of_term = noop.id();
-        core.log.append([noop]);
-        let others = core
-            .membership
-            .current()
-            .members()
-            .into_iter()
-            .filter(|member| *member != core.id());
+        core.log.append(Vec::from([noop]));
+        let mut others = core.membership.current().members();
+        others.remove(&core.id());
+        let mut peers = Peers::default();
+        peers.follow(&others, || Progress::new(next));
         Leader {
-            peers: others.map(|member| (member, Progress::new(next))).collect(),
+            peers,
             first_of_term,
             heartbeat_elapsed: 0,
             transfer: None,
@@ -139,23 +137,23 @@ impl Leader {
             voter == core.id()
                 || self
                     .peers
-                    .get(&voter)
+                    .get(voter)
                     .is_some_and(|peer| peer.recently_active)
         };
         let hears = core.membership.current().quorum().is_met_by(heard);
         self.peers
-            .values_mut()
-            .for_each(Progress::on_quorum_checked);
+            .iter_mut()
+            .for_each(|(_, progress)| progress.on_quorum_checked());
         hears
     }
 
     fn send_heartbeats<S: Storage>(&mut self, core: &mut Core<S>) {
         self.begin_lease_round(core);
         let round = self.reads.newest();
-        for (peer, progress) in &mut self.peers {
+        for (peer, progress) in self.peers.iter_mut() {
             progress.on_heartbeat_sent();
             core.send(
-                *peer,
+                peer,
                 Message::Heartbeat(heartbeat(progress, core.log.committed(), round)),
             );
         }
@@ -194,7 +192,7 @@ impl Leader {
                     checksum,
                 }
             });
-        core.log.append(entries);
+        core.log.append(entries.collect());
         self.uncommitted.add(core.log.last_index(), bytes);
         self.needs_flush = true;
         Ok(EntryId { index: first, term })
@@ -208,7 +206,7 @@ impl Leader {
     /// those who lack ours. What lies before the counted entry is committed with it.
     pub(crate) fn maybe_commit<S: Storage>(&mut self, core: &mut Core<S>) {
         let (own, own_match) = (core.id(), self.own_match(core));
-        let matched = |voter| match self.peers.get(&voter) {
+        let matched = |voter| match self.peers.get(voter) {
             Some(progress) => progress.matched.0,
             None if voter == own => own_match.0,
             None => 0,
@@ -253,7 +251,10 @@ impl Leader {
             peer.on_accepted(matched, first_index)
         })?;
         if news {
-            self.maybe_commit(core);
+            // Only who passes the commit index can move it.
+            if matched > core.log.committed() {
+                self.maybe_commit(core);
+            }
             self.maybe_hand_over(core, from);
         }
         Ok(())
@@ -313,12 +314,12 @@ impl Leader {
     ) -> Result<T, Rejected> {
         let progress = self
             .peers
-            .get_mut(&peer)
+            .get_mut(peer)
             .ok_or(Rejected::UnknownSender { from: peer })?;
         let before = progress.state();
         let result = change(progress);
         announce_state(core, peer, before, progress.state());
-        self.needs_flush = true;
+        self.needs_flush |= progress.may_want(core.log.last_index(), core.log.committed());
         Ok(result)
     }
 
@@ -329,7 +330,7 @@ impl Leader {
         peer: NodeId,
         change: impl FnOnce(&mut Progress),
     ) {
-        if self.peers.contains_key(&peer) {
+        if self.peers.get(peer).is_some() {
             self.update_peer(core, peer, change).expect("just seen");
         }
     }
@@ -372,7 +373,7 @@ impl Leader {
         from: NodeId,
         request: ReadIndex,
     ) -> Result<(), Rejected> {
-        if !self.peers.contains_key(&from) {
+        if self.peers.get(from).is_none() {
             return Err(Rejected::UnknownSender { from });
         }
         self.read_index(core, Reader::Peer(from, request.id))
@@ -396,14 +397,13 @@ impl Leader {
         let round = self.reads.newest();
         self.lease.on_round_begun(round);
         let configuration = core.membership.current();
-        let voters: Vec<NodeId> = self
+        let voters: Vec<(NodeId, Heartbeat)> = self
             .peers
-            .keys()
-            .copied()
-            .filter(|peer| configuration.is_voter(*peer))
+            .iter()
+            .filter(|(peer, _)| configuration.is_voter(*peer))
+            .map(|(peer, progress)| (peer, heartbeat(progress, committed, round)))
             .collect();
-        for voter in voters {
-            let message = heartbeat(&self.peers[&voter], committed, round);
+        for (voter, message) in voters {
             core.send(voter, Message::Heartbeat(message));
         }
         self.answer_confirmed_reads(core);
@@ -412,7 +412,7 @@ impl Leader {
     /// The newest round that a quorum, this node included, has answered.
     pub(super) fn confirmed_round<S: Storage>(&self, core: &Core<S>) -> u64 {
         let (own, newest) = (core.id(), self.reads.newest());
-        let acked = |voter| match self.peers.get(&voter) {
+        let acked = |voter| match self.peers.get(voter) {
             Some(progress) => progress.acked_round,
             None if voter == own => newest,
             None => 0,
@@ -455,7 +455,7 @@ impl Leader {
 
     pub(crate) fn peer_status(&self) -> Vec<PeerStatus> {
         let peers = self.peers.iter().map(|(peer, progress)| PeerStatus {
-            id: *peer,
+            id: peer,
             matched: progress.matched,
             next: progress.next,
             state: progress.state(),

@@ -1,5 +1,7 @@
 //! Changing the members (thesis chapter 4).
 
+use alloc::vec::Vec;
+
 use super::Next;
 use super::leader::Leader;
 use crate::core::Core;
@@ -32,7 +34,7 @@ impl Leader {
             checksum: proposal.checksum,
         };
         let id = entry.id();
-        core.log.append([entry]);
+        core.log.append(Vec::from([entry]));
         core.follow_configuration(id.index, next);
         self.follow_members(core);
         Ok(id)
@@ -73,7 +75,7 @@ impl Leader {
             .learners
             .intersection(&next.voters);
         for learner in promoted.copied() {
-            let progress = self.peers.get(&learner).expect("learners are members");
+            let progress = self.peers.get(learner).expect("learners are members");
             let matched = progress.matched;
             if let PeerState::Snapshot { .. } = progress.state() {
                 return Err(ChangeError::SnapshotPending(learner));
@@ -97,13 +99,9 @@ impl Leader {
     fn follow_members<S: Storage>(&mut self, core: &mut Core<S>) {
         let mut members = core.membership.current().members();
         members.remove(&core.id());
-        self.peers.retain(|peer, _| members.contains(peer));
         let next = core.log.last_index();
-        for member in members {
-            self.peers
-                .entry(member)
-                .or_insert_with(|| Progress::of_new_member(next));
-        }
+        self.peers
+            .follow(&members, || Progress::of_new_member(next));
         self.maybe_commit(core);
         self.answer_confirmed_reads(core);
         self.needs_flush = true;

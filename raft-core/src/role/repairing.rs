@@ -29,7 +29,7 @@ impl Leader {
         from: NodeId,
         count: u64,
     ) -> Result<(), Rejected> {
-        let before = self.peers.get(&from).map_or(0, |peer| peer.repairing);
+        let before = self.peers.get(from).map_or(0, |peer| peer.repairing);
         self.update_peer(core, from, |peer| peer.on_repairing(count))?;
         if before == 0 {
             core.event(Event::PeerRepairing { peer: from, count });

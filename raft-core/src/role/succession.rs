@@ -60,11 +60,11 @@ impl Leader {
         self.peers
             .iter()
             .filter(|(peer, progress)| {
-                core.membership.current().is_voter(**peer)
+                core.membership.current().is_voter(*peer)
                     && progress.is_in_reach()
                     && progress.repairing == 0
             })
-            .map(|(peer, progress)| (*peer, fitness(core, progress)))
+            .map(|(peer, progress)| (peer, fitness(core, progress)))
     }
 
     /// A leader whose disk has not synced for more than an election timeout hands over to a voter

@@ -34,7 +34,7 @@ impl Leader {
         if !core.membership.current().is_voter(to) || to == core.id() {
             return Err(TransferError::NotVoter { to });
         }
-        if self.peers.get(&to).is_some_and(|peer| peer.repairing > 0) {
+        if self.peers.get(to).is_some_and(|peer| peer.repairing > 0) {
             return Err(TransferError::Repairing { to });
         }
         self.transfer = Some(Transfer {
@@ -56,7 +56,7 @@ impl Leader {
         };
         let has_all = self
             .peers
-            .get(&peer)
+            .get(peer)
             .is_some_and(|progress| progress.matched == core.log.last_index());
         if transfer.to == peer && has_all && !transfer.asked {
             transfer.asked = true;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::{InitialState, SnapshotMeta, Storage, StorageError};
-use crate::types::collect_limited;
+use crate::types::extend_limited;
 use crate::{
     Configuration, Entry, EntryId, EntryKind, FaultyEntry, HardState, LogIndex, NodeId, Persist,
     Term,
@@ -51,22 +51,25 @@ impl MemoryStorage {
     ///
     /// # Panics
     /// If the entries leave a gap to the log.
-    pub fn persist(&mut self, persist: &Persist) {
+    pub fn persist(&mut self, persist: Persist) {
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
         }
-        match &persist.snapshot {
+        match persist.snapshot {
             Some(snapshot) if persist.snapshot_keeps_log => {
-                let through = snapshot.id.index;
-                self.snapshot = Some(snapshot.clone());
-                self.purge(through);
-                self.floor = snapshot.id;
+                let id = snapshot.id;
+                self.snapshot = Some(*snapshot);
+                self.purge(id.index);
+                self.floor = id;
             }
-            Some(snapshot) => self.install(snapshot.clone()),
+            Some(snapshot) => self.install(*snapshot),
             None => {}
         }
-        persist.repaired.iter().for_each(|entry| self.repair(entry));
-        self.append(&persist.entries);
+        persist
+            .repaired
+            .into_iter()
+            .for_each(|entry| self.repair(entry));
+        self.append(persist.entries);
     }
 
     /// Damages a stored entry: it cannot be read any more, and of its term and kind only that is
@@ -98,21 +101,21 @@ impl MemoryStorage {
     ///
     /// # Panics
     /// If the log ends before it.
-    pub fn repair(&mut self, entry: &Entry) {
+    pub fn repair(&mut self, entry: Entry) {
         if entry.index <= self.floor.index {
             return;
         }
+        self.faulty.remove(&entry.index);
         let position = entry.index.distance_from(self.first_index()) as usize;
         let place = self.entries.get_mut(position);
-        *place.expect("only what is in the log is damaged") = entry.clone();
-        self.faulty.remove(&entry.index);
+        *place.expect("only what is in the log is damaged") = entry;
     }
 
     /// Appends entries; what is stored from the first one's index on is truncated before.
     ///
     /// # Panics
     /// If the entries leave a gap to the log.
-    pub fn append(&mut self, entries: &[Entry]) {
+    pub fn append(&mut self, entries: Vec<Entry>) {
         let Some(first) = entries.first() else { return };
         assert!(
             first.index > self.floor.index,
@@ -129,7 +132,7 @@ impl MemoryStorage {
         self.entries
             .truncate(first.index.distance_from(self.first_index()) as usize);
         self.faulty.split_off(&first.index);
-        self.entries.extend(entries.iter().cloned());
+        self.entries.extend(entries);
     }
 
     /// Replaces the whole log by a snapshot.
@@ -205,6 +208,17 @@ impl MemoryStorage {
     /// As [`Storage::entries`], never [`StorageError::Later`].
     /// [`StorageError::Faulty`] is to be reported with [`Node::on_faulty`](crate::Node::on_faulty).
     pub fn read(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        let mut entries = Vec::new();
+        self.read_into(range, max_bytes, &mut entries)?;
+        Ok(entries)
+    }
+
+    fn read_into(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError> {
         if range.start <= self.floor.index {
             return Err(StorageError::Compacted);
         }
@@ -218,10 +232,8 @@ impl MemoryStorage {
         }
         let skip = range.start.distance_from(self.first_index()) as usize;
         let count = end.distance_from(range.start) as usize;
-        Ok(collect_limited(
-            self.entries.range(skip..skip + count),
-            max_bytes,
-        ))
+        extend_limited(into, self.entries.range(skip..skip + count), max_bytes);
+        Ok(())
     }
 
     /// The entries that are present.
@@ -320,11 +332,16 @@ impl Storage for MemoryStorage {
             .ok_or(StorageError::Unavailable)
     }
 
-    fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError> {
         if range.start > self.floor.index && range.start < self.cached_from {
             return Err(StorageError::Later);
         }
-        self.read(range, max_bytes)
+        self.read_into(range, max_bytes, into)
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {

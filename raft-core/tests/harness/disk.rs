@@ -32,8 +32,8 @@ impl Cluster {
             let Some(write) = self.member(id).writes.pop_front() else {
                 break;
             };
-            self.write(id, &write);
             done = Some(write.id);
+            self.write(id, write);
         }
         let Some(done) = done else { return false };
         self.say(format!("{id} synced {done}"));
@@ -45,7 +45,7 @@ impl Cluster {
     }
 
     /// A write reaches the disk; a snapshot in it replaces the state machine.
-    fn write(&mut self, id: NodeId, write: &Persist) {
+    fn write(&mut self, id: NodeId, write: Persist) {
         if let Some(snapshot) = &write.snapshot {
             let through = snapshot.id.index;
             self.member(id).applied.clear();
@@ -177,7 +177,7 @@ impl Cluster {
             .map(|(index, term)| command(index, *term, &format!("t{term}")))
             .collect();
         let disk = &mut self.member(id).disk;
-        disk.append(&entries);
+        disk.append(entries);
         disk.set_hard_state(hard_state);
     }
 }

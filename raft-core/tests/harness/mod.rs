@@ -148,10 +148,9 @@ impl Cluster {
             return;
         };
         member.disk = node.storage().clone();
-        for write in member.writes.iter().take(kept) {
+        for write in member.writes.drain(..).take(kept) {
             member.disk.persist(write);
         }
-        member.writes.clear();
         member.watch.on_crash();
         member.waiting.clear();
         member.to_apply.clear();

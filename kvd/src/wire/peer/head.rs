@@ -281,7 +281,7 @@ impl<'a> MessageHead<'a> {
                 priority,
             }),
             MessageHead::InstallSnapshot { meta } => {
-                let meta = meta.decode()?;
+                let meta = Box::new(meta.decode()?);
                 Message::InstallSnapshot(InstallSnapshot { meta })
             }
             MessageHead::SnapshotResponse { matched } => {

@@ -103,7 +103,9 @@ fn samples() -> Vec<PeerMessage> {
             oldest_sync_age_ticks: 2,
             priority: 5,
         }),
-        Message::InstallSnapshot(InstallSnapshot { meta: meta.clone() }),
+        Message::InstallSnapshot(InstallSnapshot {
+            meta: meta.clone().into(),
+        }),
         Message::SnapshotResponse(SnapshotResponse {
             matched: LogIndex(9),
         }),
@@ -125,7 +127,7 @@ fn samples() -> Vec<PeerMessage> {
         Message::SnapshotAsk(SnapshotAsk {
             covering: LogIndex(5),
         }),
-        Message::RepairSnapshot(InstallSnapshot { meta }),
+        Message::RepairSnapshot(InstallSnapshot { meta: meta.into() }),
     ];
     let write = ForwardedWrite {
         session: SessionRef::Named(42),

@@ -37,8 +37,15 @@ impl<E: Clone> Deck<E> {
             .get(index.checked_sub(self.floor.0 + 1)? as usize)
     }
 
-    /// The entries from `from` to before `to`, as many as fit into `max_bytes`, at least one.
-    pub fn slice(&self, from: u64, to: u64, max_bytes: u64, bytes: impl Fn(&E) -> u64) -> Vec<E> {
+    /// Appends the entries from `from` to before `to`, as many as fit into `max_bytes`, at least
+    /// one.
+    pub fn slice(
+        &self,
+        (from, to): (u64, u64),
+        max_bytes: u64,
+        bytes: impl Fn(&E) -> u64,
+        into: &mut Vec<E>,
+    ) {
         let (from, to) = (
             (from - self.floor.0 - 1) as usize,
             (to - self.floor.0 - 1) as usize,
@@ -49,9 +56,8 @@ impl<E: Clone> Deck<E> {
             total += bytes(entry);
             is_first || total <= max_bytes
         };
-        let mut slice = Vec::with_capacity(to - from);
-        slice.extend(self.entries.range(from..to).take_while(fits).cloned());
-        slice
+        into.reserve(to - from);
+        into.extend(self.entries.range(from..to).take_while(fits).cloned());
     }
 
     /// Drops the entries up to `floor.0`, whose term is `floor.1`.

@@ -1,6 +1,5 @@
 //! raft-core.
 
-use std::collections::VecDeque;
 use std::hint::black_box;
 use std::ops::Range;
 
@@ -29,7 +28,9 @@ pub trait Log: Storage {
 /// Three nodes and the messages between them.
 pub struct RaftCore<S> {
     nodes: Vec<Node<S>>,
-    network: VecDeque<Envelope>,
+    network: Vec<Envelope>,
+    /// The batch that is carried out, kept for its memory.
+    ready: Ready,
     applied: [u64; 3],
     reads: u64,
     next_read: u64,
@@ -63,7 +64,8 @@ impl<S: Log> RaftCore<S> {
         };
         let mut cluster = RaftCore {
             nodes: VOTERS.map(node).into(),
-            network: VecDeque::new(),
+            network: Vec::new(),
+            ready: Ready::default(),
             applied: [0; 3],
             reads: 0,
             next_read: 0,
@@ -87,28 +89,22 @@ impl<S: Log> RaftCore<S> {
         if !node.has_ready() {
             return false;
         }
-        let Ready {
-            persist,
-            messages,
-            messages_after_sync,
-            committed,
-            read_states,
-            events,
-            ..
-        } = node.ready();
-        self.network.extend(messages);
-        if let Some(persist) = persist {
+        let ready = &mut self.ready;
+        node.ready_into(ready);
+        self.network.append(&mut ready.messages);
+        if let Some(persist) = ready.persist.take() {
             let id = persist.id;
             node.storage_mut().persist(persist);
             node.on_persisted(id);
         }
-        self.network.extend(messages_after_sync);
-        if let Some(last) = committed.last().map(|entry| entry.index) {
+        self.network.append(&mut ready.messages_after_sync);
+        if let Some(last) = ready.committed.last().map(|entry| entry.index) {
             self.applied[at] = last.0;
             node.on_applied(last);
         }
-        black_box((&committed, &events, &read_states));
-        self.reads += read_states.len() as u64;
+        black_box((&ready.committed, &ready.events, &ready.read_states));
+        self.reads += ready.read_states.len() as u64;
+        ready.committed.clear();
         true
     }
 
@@ -120,9 +116,10 @@ impl<S: Log> RaftCore<S> {
             for at in 0..self.nodes.len() {
                 busy |= self.turn(at);
             }
-            while let Some(envelope) = self.network.pop_front() {
-                busy = true;
-                messages += 1;
+            let mut network = std::mem::take(&mut self.network);
+            busy |= !network.is_empty();
+            messages += network.len() as u64;
+            for envelope in network.drain(..) {
                 let envelope = match self.carry {
                     Carry::Moved => envelope,
                     Carry::Encoded => self.recode(&envelope),
@@ -132,6 +129,7 @@ impl<S: Log> RaftCore<S> {
                     self.rejected += 1;
                 }
             }
+            self.network = network;
             if !busy {
                 return messages;
             }
@@ -209,7 +207,7 @@ impl<S: Log> Cluster for RaftCore<S> {
 
 impl Log for MemoryStorage {
     fn persist(&mut self, persist: Persist) {
-        MemoryStorage::persist(self, &persist);
+        MemoryStorage::persist(self, persist);
     }
 
     fn purge(&mut self, through: LogIndex) {
@@ -269,13 +267,18 @@ impl Storage for DeckLog {
             .ok_or(StorageError::Unavailable)
     }
 
-    fn entries(&self, range: Range<LogIndex>, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: u64,
+        into: &mut Vec<Entry>,
+    ) -> Result<(), StorageError> {
         if range.start.0 <= self.0.floor.0 {
             return Err(StorageError::Compacted);
         }
-        Ok(self
-            .0
-            .slice(range.start.0, range.end.0, max_bytes, Entry::bytes))
+        let range = (range.start.0, range.end.0);
+        self.0.slice(range, max_bytes, Entry::bytes, into);
+        Ok(())
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {

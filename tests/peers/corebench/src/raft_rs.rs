@@ -1,6 +1,5 @@
 //! raft-rs 0.7.
 
-use std::collections::VecDeque;
 use std::hint::black_box;
 
 use bytes::Bytes;
@@ -26,7 +25,7 @@ pub trait Log: Storage {
 /// Three nodes and the messages between them.
 pub struct RaftRs<S: Storage> {
     nodes: Vec<RawNode<S>>,
-    network: VecDeque<Message>,
+    network: Vec<Message>,
     applied: [u64; 3],
     reads: u64,
     next_read: u64,
@@ -76,7 +75,7 @@ impl<S: Log> RaftRs<S> {
         };
         let mut cluster = RaftRs {
             nodes: VOTERS.map(node).into(),
-            network: VecDeque::new(),
+            network: Vec::new(),
             applied: [0; 3],
             reads: 0,
             next_read: 0,
@@ -100,7 +99,7 @@ impl<S: Log> RaftRs<S> {
             return false;
         }
         let mut ready = node.ready();
-        self.network.extend(ready.take_messages());
+        self.network.append(&mut ready.take_messages());
         let read_states = ready.take_read_states();
         self.reads += read_states.len() as u64;
         let committed = ready.take_committed_entries();
@@ -113,12 +112,12 @@ impl<S: Log> RaftRs<S> {
         if let Some(state) = ready.hs() {
             node.mut_store().set_hard_state(state.clone());
         }
-        self.network.extend(ready.take_persisted_messages());
+        self.network.append(&mut ready.take_persisted_messages());
         let mut light = node.advance(ready);
         if let Some(commit) = light.commit_index() {
             node.mut_store().set_commit(commit);
         }
-        self.network.extend(light.take_messages());
+        self.network.append(&mut light.take_messages());
         let committed_now = light.take_committed_entries();
         if let Some(last) = committed_now.last() {
             self.applied[at] = last.index;
@@ -136,9 +135,10 @@ impl<S: Log> RaftRs<S> {
             for at in 0..self.nodes.len() {
                 busy |= self.turn(at);
             }
-            while let Some(message) = self.network.pop_front() {
-                busy = true;
-                messages += 1;
+            let mut network = std::mem::take(&mut self.network);
+            busy |= !network.is_empty();
+            messages += network.len() as u64;
+            for message in network.drain(..) {
                 let message = match self.carry {
                     Carry::Moved => message,
                     Carry::Encoded => self.recode(&message),
@@ -146,6 +146,7 @@ impl<S: Log> RaftRs<S> {
                 let to = message.to as usize - 1;
                 self.nodes[to].step(message).expect("nothing is late here");
             }
+            self.network = network;
             if !busy {
                 return messages;
             }
@@ -298,9 +299,10 @@ impl Storage for DeckLog {
             return Err(StorageError::Compacted.into());
         }
         let limit = max_size.into().unwrap_or(u64::MAX);
-        Ok(self
-            .deck
-            .slice(low, high, limit, |entry| u64::from(entry.compute_size())))
+        let bytes = |entry: &Entry| u64::from(entry.compute_size());
+        let mut entries = Vec::new();
+        self.deck.slice((low, high), limit, bytes, &mut entries);
+        Ok(entries)
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {

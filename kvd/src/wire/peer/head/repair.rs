@@ -117,7 +117,7 @@ impl<'a> RepairHead<'a> {
                 Message::SnapshotAsk(SnapshotAsk { covering })
             }
             RepairHead::Snapshot { meta } => {
-                let meta = meta.decode()?;
+                let meta = Box::new(meta.decode()?);
                 Message::RepairSnapshot(InstallSnapshot { meta })
             }
         })
