@@ -28,12 +28,20 @@ pub(crate) struct Core<S> {
     pub(crate) timer: ElectionTimer,
     pub(crate) outbox: Outbox,
     pub(crate) repair: Repair,
+    pub(crate) told: Told,
     pub(crate) rng: Rng,
     pub(crate) next_forward: ReadId,
     pub(crate) disk: DiskHealth,
     /// Ticks since a leader was last heard, or since the start; 0 on a leader. Unlike the election
     /// timer it is not set back by elections.
     pub(crate) leaderless_ticks: u32,
+}
+
+/// Up to where the growth of the log and of what is committed was told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) last: LogIndex,
+    pub(crate) committed: LogIndex,
 }
 
 /// Ticks since a leader was heard, an election began, or a leader checked its quorum.
@@ -80,6 +88,20 @@ impl<S: Storage> Core<S> {
 
     pub(crate) fn event(&mut self, event: Event) {
         self.outbox.events.push(event);
+    }
+
+    /// Tells in one event each what a batch of calls has added.
+    pub(crate) fn tell_positions(&mut self) {
+        let (last, index) = (self.log.last_index(), self.log.committed());
+        if last > self.told.last {
+            let first = self.told.last.next();
+            self.event(Event::Appended { first, last });
+        }
+        if index > self.told.committed {
+            self.event(Event::Committed { index });
+        }
+        self.told.last = last;
+        self.told.committed = index;
     }
 
     pub(crate) fn advance_term(&mut self, term: Term, vote: Option<NodeId>) {
@@ -142,6 +164,7 @@ impl<S: Storage> Core<S> {
     }
 
     pub(crate) fn truncate_log(&mut self, from: LogIndex) {
+        self.told.last = self.told.last.min(from.prev());
         self.log.truncate(from);
         self.persistence.truncate(from);
         self.event(Event::Truncated { from });

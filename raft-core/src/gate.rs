@@ -6,7 +6,7 @@ use crate::role::RoleState;
 use crate::{
     Envelope, Event, HeartbeatResponse, InstallSnapshot, Message, Node, NodeId, Reason, Rejected,
     RepairAnswer, RepairOutcome, SnapshotMeta, Storage, Term, VoteRefusal, VoteRequest,
-    VoteResponse, role,
+    VoteResponse,
 };
 
 impl<S: Storage> Node<S> {
@@ -33,6 +33,7 @@ impl<S: Storage> Node<S> {
             }
             Message::RepairAsk(ask) => {
                 self.core.answer_repair_ask(from, term, ask);
+                self.stand_back_if_damaged(); // Reading may have found it.
                 Ok(())
             }
             Message::RepairAnswer(answer) => self.step_repair_answer(from, answer),
@@ -104,7 +105,7 @@ impl<S: Storage> Node<S> {
         if is_foreign || !self.core.log.is_faulty() {
             return Err(Rejected::Unasked);
         }
-        role::take_snapshot(&mut self.core, meta).map(|_| ())
+        self.core.take_repair_snapshot(meta)
     }
 
     fn check_address(&self, envelope: &Envelope) -> Result<(), Rejected> {

@@ -31,7 +31,7 @@ pub(crate) struct RaftLog<S> {
     /// asked for anything, because it may answer for the old log or for the new one.
     installing: Option<Installing>,
     /// A snapshot that takes the place of damaged entries only, and is not durable yet. The log
-    /// after it stays.
+    /// after it stays; what lies before counts as gone, and nothing is applied meanwhile.
     covering: Option<Installing>,
     /// Damaged entries.
     pub(crate) faults: Faults,
@@ -103,7 +103,7 @@ impl<S: Storage> RaftLog<S> {
     }
 
     pub(crate) fn first_index(&self) -> LogIndex {
-        match &self.installing {
+        match self.installing.as_ref().or(self.covering.as_ref()) {
             Some(installing) => installing.meta.id.index.next(),
             None => self.storage.first_index(),
         }
@@ -131,6 +131,11 @@ impl<S: Storage> RaftLog<S> {
         }
         if let Some(installing) = &self.installing {
             let id = installing.meta.id;
+            return (index == id.index).then_some(id.term);
+        }
+        if let Some(id) = self.covering.as_ref().map(|covering| covering.meta.id)
+            && index <= id.index
+        {
             return (index == id.index).then_some(id.term);
         }
         if let Some(fault) = self.faults.get(index) {
@@ -281,6 +286,7 @@ impl<S: Storage> RaftLog<S> {
         self.committed = index;
         self.applying.forget_fetch();
         self.faults.truncate(LogIndex(0));
+        self.faults.forget_covered();
         self.covering = None;
         self.installing = Some(Installing {
             meta,
@@ -297,6 +303,8 @@ impl<S: Storage> RaftLog<S> {
             "{meta} does not lead on from {through}"
         );
         self.commit_to(meta.id.index);
+        self.applying.forget_fetch();
+        self.faults.cover_through(meta.id.index);
         self.covering = Some(Installing {
             meta,
             submitted: false,
@@ -348,7 +356,7 @@ impl<S: Storage> RaftLog<S> {
         }
         if is_done(&self.covering) {
             self.covering = None;
-            self.faults.forget_through(id.index);
+            self.faults.forget_covered();
         }
     }
 
@@ -401,6 +409,7 @@ impl<S: Storage> RaftLog<S> {
     /// Whether committed entries can be handed out, or asked for, now.
     pub(crate) fn has_committed(&self, max_bytes: u64) -> bool {
         self.installing.is_none()
+            && self.covering.is_none()
             && self.applying.fetching.is_none()
             && self.applying.handed_out < self.applicable()
             && self.applying.bytes < max_bytes

@@ -84,6 +84,12 @@ impl Configuration {
         }
     }
 
+    /// Whether each half that there is has so many voters.
+    pub(crate) fn has_voters_in_each_half(&self, least: usize) -> bool {
+        let outgoing = self.voters_outgoing.len();
+        self.voters.len() >= least && (outgoing == 0 || outgoing >= least)
+    }
+
     /// Refuses a configuration in which the cluster could not work.
     ///
     /// # Errors
@@ -253,6 +259,12 @@ impl Membership {
     /// The configuration that was in force when the entry at `index` was appended.
     pub(crate) fn at(&self, index: LogIndex) -> Option<&(LogIndex, Configuration)> {
         self.history.iter().rev().find(|(since, _)| *since <= index)
+    }
+
+    /// The configurations appended at or above `index`.
+    pub(crate) fn since(&self, index: LogIndex) -> impl Iterator<Item = &Configuration> {
+        let newer = self.history.iter().filter(move |(at, _)| *at >= index);
+        newer.map(|(_, configuration)| configuration)
     }
 
     /// All members of the configurations that may still matter.

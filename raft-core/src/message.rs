@@ -255,8 +255,11 @@ pub struct SnapshotAsk {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Repairing {
-    /// How many entries are faulty.
+    /// How many entries are damaged.
     pub count: u64,
+    /// Where the leader goes on sending: behind what the sender has of its log, or could compare.
+    /// No acknowledgement.
+    pub next: LogIndex,
 }
 
 impl Message {
@@ -409,7 +412,9 @@ impl Message {
             Message::TimeoutNow => Ok(()),
             Message::RepairAsk(ask) => write!(f, ", {ask}"),
             Message::RepairAnswer(answer) => write!(f, ", {}: {}", answer.ask, answer.outcome),
-            Message::Repairing(repairing) => write!(f, ", {} faulty", repairing.count),
+            Message::Repairing(repairing) => {
+                write!(f, ", {} damaged, next {}", repairing.count, repairing.next)
+            }
             Message::SnapshotAsk(ask) => write!(f, ", covering {}", ask.covering),
         }
     }

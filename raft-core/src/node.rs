@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::core::{Core, ElectionTimer};
+use crate::core::{Core, ElectionTimer, Told};
 use crate::disk_health::{DiskHealth, SilenceEnd};
 use crate::log::{KeptLog, RaftLog};
 use crate::membership::Membership;
@@ -61,7 +61,7 @@ impl<S: Storage> Node<S> {
                 membership.append(index, configuration);
             }
         }
-        let core = Core {
+        let mut core = Core {
             config,
             hard_state,
             log: RaftLog::new(storage, applied, commit, faulty, RepairId(base)),
@@ -74,6 +74,11 @@ impl<S: Storage> Node<S> {
             next_forward: ReadId(base),
             disk: DiskHealth::default(),
             leaderless_ticks: 0,
+            told: Told::default(),
+        };
+        core.told = Told {
+            last: core.log.last_index(),
+            committed: core.log.committed(),
         };
         let announced_term = core.term();
         Ok(Node {
@@ -285,11 +290,13 @@ impl<S: Storage> Node<S> {
     pub fn ready_into(&mut self, ready: &mut Ready) {
         ready.clear();
         self.role.flush(&mut self.core);
+        take_committed(&mut self.core, &mut ready.committed);
+        self.stand_back_if_damaged(); // Reading may have found it.
         let core = &mut self.core;
+        core.flush_repair();
+        core.tell_positions();
         ready.persist = take_persist(core);
         ready.after_sync = core.persistence.newest();
-        take_committed(core, &mut ready.committed);
-        core.flush_repair(); // Reading may have found damage.
         let durable = core.durable();
         let outbox = &mut core.outbox;
         outbox.take_messages(durable, &mut ready.messages, &mut ready.messages_after_sync);
@@ -310,6 +317,7 @@ impl<S: Storage> Node<S> {
         let completion = self.core.persistence.complete(id);
         if let Some(snapshot) = completion.snapshot {
             self.core.log.installed(snapshot);
+            self.core.event(Event::SnapshotInstalled { id: snapshot });
         }
         if let Some(index) = completion.covers {
             self.core.log.persisted_to(index);
@@ -367,6 +375,11 @@ impl<S: Storage> Node<S> {
         for index in indexes {
             self.core.log.on_faulty(index);
         }
+        self.stand_back_if_damaged();
+    }
+
+    /// Who finds damage in its log does not stand, and no longer counts on all of it as a leader.
+    pub(crate) fn stand_back_if_damaged(&mut self) {
         match &mut self.role {
             RoleState::Leader(leader) => leader.notice_damage(&self.core),
             RoleState::PreCandidate(_) | RoleState::Candidate(_) if self.core.log.is_faulty() => {
@@ -393,8 +406,11 @@ impl<S: Storage> Node<S> {
     /// The transfer of a snapshot, begun by [`InstallSnapshot`](crate::InstallSnapshot), has ended.
     ///
     /// To be reported for each of these messages, whatever became of it: until then, or until the
-    /// follower acknowledges, nothing else is sent to it.
+    /// follower acknowledges, nothing else is sent to it. The same holds for
+    /// [`Message::RepairSnapshot`](crate::Message::RepairSnapshot), of which the same node gets no
+    /// other meanwhile.
     pub fn on_snapshot_sent(&mut self, to: NodeId, outcome: SnapshotOutcome) {
+        self.core.repair.on_snapshot_sent(to);
         if let RoleState::Leader(leader) = &mut self.role {
             leader.on_snapshot_sent(&mut self.core, to, outcome);
         }

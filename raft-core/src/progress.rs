@@ -202,13 +202,14 @@ impl Progress {
 
     /// The follower took what was sent, and acknowledges nothing before it has repaired its log.
     /// What it acknowledged before it may still be counted: it forgets nothing. The next append
-    /// waits for its next answer to a heartbeat, which finds it silent.
-    pub(crate) fn on_repairing(&mut self, count: u64) {
+    /// waits for its next answer to a heartbeat, which finds it silent, and begins at `next`.
+    pub(crate) fn on_repairing(&mut self, count: u64, next: LogIndex) {
         self.recently_active = true;
         self.repairing = count;
-        if let State::Replicate(_) = self.state {
-            self.become_probe(self.matched.next());
+        if let State::Snapshot { .. } = self.state {
+            return;
         }
+        self.become_probe(next.max(self.matched.next()));
         self.pause_probe();
     }
 

@@ -16,25 +16,29 @@
 //! acknowledgement that this node gave before the damage.
 
 mod answer;
+mod pace;
 mod receive;
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
+use self::pace::Pace;
 use crate::core::Core;
 use crate::{
     Event, LogIndex, Message, NodeId, RepairAsk, RepairId, RepairStatus, SnapshotAsk, Storage,
 };
 
-/// Runs of damaged entries that are asked for at a time. More would only be more of the same: each
-/// question is repeated at heartbeat pace until it is answered.
-const RUNS_MAX: usize = 16;
+/// Runs of damaged entries that are asked for at a time. The next ones are asked for as soon as the
+/// answers are there, so that slow links do not fill with answers.
+const RUNS_MAX: usize = 4;
 
 /// After so many election timeouts without a step forward a snapshot is asked for.
 const ENTRIES_PATIENCE_TIMEOUTS: u32 = 3;
 
 /// A snapshot that was asked for may take so many election timeouts to arrive, until another node
-/// is asked. It may be large, and nothing tells how far it is.
+/// is asked. It may be large, and nothing tells how far it is. Who sends one already does not begin
+/// anew.
 const SNAPSHOT_PATIENCE_TIMEOUTS: u32 = 10;
 
 /// When what is asked again.
@@ -42,22 +46,39 @@ const SNAPSHOT_PATIENCE_TIMEOUTS: u32 = 10;
 pub(crate) struct Repair {
     /// Damage up to this number has been told.
     announced: RepairId,
-    due: bool,
-    asked_ticks: u32,
+    pace: Pace,
     /// Ticks since anything came back.
     idle_ticks: u32,
     /// Who was asked for a snapshot last.
     snapshot_from: Option<NodeId>,
+    /// Snapshots that end before this are of no use: whether they are of this log cannot be told.
+    snapshot_least: LogIndex,
+    /// To whom this node sends a snapshot for repair.
+    sends_to: BTreeSet<NodeId>,
 }
 
 impl Repair {
     fn on_progress(&mut self) {
         self.idle_ticks = 0;
-        self.snapshot_from = None;
+        self.pace.on_progress();
     }
 
-    /// A snapshot that was asked of `peer` will not come.
+    /// A snapshot was taken over.
+    fn on_snapshot_taken(&mut self) {
+        self.on_progress();
+        self.snapshot_from = None;
+        self.snapshot_least = LogIndex(0);
+    }
+
+    /// The transfer of a snapshot for repair to `peer` is over.
+    pub(crate) fn on_snapshot_sent(&mut self, peer: NodeId) {
+        self.sends_to.remove(&peer);
+    }
+
+    /// What was asked of `peer`, or is sent to it, will not come.
     pub(crate) fn on_peer_lost(&mut self, peer: NodeId) {
+        self.sends_to.remove(&peer);
+        self.pace.forget(peer);
         if self.snapshot_from == Some(peer) {
             self.snapshot_from = None;
         }
@@ -65,10 +86,10 @@ impl Repair {
 }
 
 impl<S: Storage> Core<S> {
-    /// Whether questions are to be asked in this turn.
+    /// Whether damage was found that is not told yet. Other questions wait for a tick or a message.
     pub(crate) fn repair_is_due(&self) -> bool {
         let is_news = self.repair.announced != self.log.faults.newest();
-        self.log.is_faulty() && (self.repair.due || is_news)
+        self.log.is_faulty() && (is_news || self.repair.pace.is_due())
     }
 
     pub(crate) fn tick_repair(&mut self) {
@@ -76,15 +97,14 @@ impl<S: Storage> Core<S> {
         if !self.log.is_faulty() {
             return;
         }
-        let repair = &mut self.repair;
-        repair.asked_ticks += 1;
-        repair.idle_ticks += 1;
-        repair.due |= repair.asked_ticks >= self.config.heartbeat_ticks;
-        let patience = match repair.snapshot_from {
+        self.repair.pace.tick();
+        self.repair.idle_ticks += 1;
+        let patience = match self.repair.snapshot_from {
             None => ENTRIES_PATIENCE_TIMEOUTS,
             Some(_) => SNAPSHOT_PATIENCE_TIMEOUTS,
         };
-        if repair.idle_ticks >= patience.saturating_mul(self.config.election_timeout_ticks) {
+        let timeout = self.config.election_timeout_ticks;
+        if self.repair.idle_ticks >= patience.saturating_mul(timeout) {
             self.ask_next_for_snapshot();
         }
     }
@@ -96,26 +116,30 @@ impl<S: Storage> Core<S> {
             return;
         }
         self.announce_damage();
-        self.repair.due = false;
-        self.repair.asked_ticks = 0;
-        for run in self.log.missing_runs().into_iter().take(RUNS_MAX) {
-            self.ask_for(run);
+        let mut runs = self.log.missing_runs();
+        runs.truncate(RUNS_MAX);
+        for peer in self.other_nodes() {
+            if self.repair.pace.may_ask(peer) && !runs.is_empty() {
+                runs.iter().for_each(|run| self.ask_for(peer, run));
+                self.repair.pace.on_asked(peer, runs.len(), &self.config);
+            }
         }
+        self.repair.pace.on_flushed();
     }
 
     fn announce_damage(&mut self) {
         let newest = self.log.faults.newest();
         if core::mem::replace(&mut self.repair.announced, newest) != newest {
-            let first = self.log.faults.first_from(LogIndex(0));
-            self.event(Event::DamageFound {
-                first: first.expect("something is damaged"),
-                count: self.log.faults.count(),
-            });
+            self.repair.pace.on_progress();
+            let count = self.log.faults.count();
+            if let Some(first) = self.log.faults.first_from(LogIndex(0)) {
+                self.event(Event::DamageFound { first, count });
+            }
         }
     }
 
-    fn ask_for(&mut self, run: RangeInclusive<LogIndex>) {
-        let (first, last) = run.into_inner();
+    fn ask_for(&mut self, peer: NodeId, run: &RangeInclusive<LogIndex>) {
+        let (first, last) = (*run.start(), *run.end());
         let anchor = self.log.oldest_known(first);
         // What lies above an anchor that is not the first entry itself could be of another log.
         let last = if anchor.index == first {
@@ -130,9 +154,7 @@ impl<S: Storage> Core<S> {
             last,
             anchor,
         };
-        for peer in self.other_nodes() {
-            self.send(peer, Message::RepairAsk(ask));
-        }
+        self.send(peer, Message::RepairAsk(ask));
     }
 
     fn other_nodes(&self) -> Vec<NodeId> {
@@ -144,6 +166,9 @@ impl<S: Storage> Core<S> {
     /// Entries do not come, be it that nobody has them or that nobody can tell whether his are ours.
     /// A snapshot that goes far enough makes them unnecessary.
     fn ask_next_for_snapshot(&mut self) {
+        if self.wants_own_snapshot() {
+            return;
+        }
         let others = self.other_nodes();
         let after = |peer: &&NodeId| self.repair.snapshot_from.is_some_and(|last| **peer > last);
         let next = others.iter().find(after).or(others.first());
@@ -153,25 +178,48 @@ impl<S: Storage> Core<S> {
     }
 
     /// What is applied here no other node has to send: a snapshot of this one will do.
+    fn wants_own_snapshot(&mut self) -> bool {
+        let applied = self.log.applied();
+        let missing = self.log.faults.missing().next();
+        let Some(index) = missing.filter(|index| *index <= applied) else {
+            return false;
+        };
+        self.repair.idle_ticks = 0;
+        self.event(Event::SnapshotWanted { index });
+        true
+    }
+
     fn ask_for_snapshot(&mut self, peer: NodeId) {
         let Some(first) = self.log.faults.missing().next() else {
             return;
         };
         self.repair.snapshot_from = Some(peer);
         self.repair.idle_ticks = 0;
-        if first <= self.log.applied() {
-            self.event(Event::SnapshotWanted { index: first });
-            return;
-        }
-        // Whether a snapshot that ends at an entry of unknown term is of our log cannot be told, so
-        // it must go up to the next known one.
-        let covering = self.log.oldest_known(first).index;
+        // What is committed here is the same in every snapshot. Beyond that it cannot be told
+        // whether a snapshot that ends at an entry of unknown term is of our log, so it must go up
+        // to the next known one.
+        let needed = if first <= self.log.committed() {
+            first
+        } else {
+            self.log.oldest_known(first).index
+        };
+        let covering = needed.max(self.repair.snapshot_least);
         self.send(peer, Message::SnapshotAsk(SnapshotAsk { covering }));
+    }
+
+    /// A snapshot that ends at `index`, an entry of unknown term, was of no use.
+    fn on_useless_snapshot(&mut self, index: LogIndex) {
+        self.repair.snapshot_least = self.log.oldest_known(index).index;
     }
 
     /// How the repair stands; none if nothing is damaged.
     pub(crate) fn repair_status(&self) -> Option<RepairStatus> {
-        let first = self.log.faults.first_from(LogIndex(0))?;
+        if !self.log.is_faulty() {
+            return None;
+        }
+        // If a snapshot that is being written covers all of them, where it ends.
+        let first = self.log.faults.first_from(LogIndex(0));
+        let first = first.unwrap_or(self.log.first_index().prev());
         let never = self.log.faults.get(first).map(|fault| &fault.never);
         let waits_for = |voter: &NodeId| never.is_none_or(|never| !never.contains(voter));
         Some(RepairStatus {

@@ -134,7 +134,10 @@ fn malicious_messages_are_refused_by_kind() {
                 1,
                 2,
                 1,
-                Message::Repairing(raft_core::Repairing { count: 1 }),
+                Message::Repairing(raft_core::Repairing {
+                    count: 1,
+                    next: index(1),
+                }),
             ),
             Rejected::NotLeader,
         ),

@@ -111,7 +111,10 @@ fn messages() -> Vec<Message> {
         }),
         repair(RepairOutcome::Never { held: None }),
         repair(RepairOutcome::Maybe),
-        Message::Repairing(Repairing { count: 3 }),
+        Message::Repairing(Repairing {
+            count: 3,
+            next: nine,
+        }),
         Message::SnapshotAsk(SnapshotAsk { covering: four }),
         Message::RepairSnapshot(install),
     ]
@@ -148,7 +151,7 @@ const GOLDEN: [&str; 23] = [
     "0102ac020e0b03050602020101",
     "0102ac020e0b030506020200",
     "0102ac020e0b0305060203",
-    "0102ac020f03",
+    "0102ac020f0309",
     "0102ac021004",
     "0102ac02110902020102020103010401030106",
 ];

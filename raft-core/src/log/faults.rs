@@ -8,9 +8,12 @@ use crate::{Entry, EntryKind, FaultyEntry, LogIndex, NodeId, PersistId, RepairId
 /// One damaged entry. It is still an entry of this log: others may count on it.
 #[derive(Debug)]
 pub(crate) struct Fault {
-    /// None if not even its header can be read.
+    /// None if not even its header can be read, and nothing else tells.
     pub(crate) term: Option<Term>,
-    pub(crate) kind: Option<EntryKind>,
+    /// The disk itself does not tell the term, so that after a crash it is unknown again.
+    disk_forgot_term: bool,
+    /// It may be a change of members that is not known here.
+    pub(crate) hides_members: bool,
     /// Only answers to questions asked since then are about this damage. n1 asks for 5, n3 has
     /// never had it, n2 sends it. Later n3 gets 5 too, and then n1 loses it again: the old "never"
     /// of n3 must not count.
@@ -37,6 +40,8 @@ enum Copied {
 #[derive(Debug)]
 pub(crate) struct Faults {
     entries: BTreeMap<LogIndex, Fault>,
+    /// How many more there are that a snapshot covers which is on its way to the disk.
+    covered: u64,
     /// No question of this life has this number or a lower one.
     base: RepairId,
     newest: RepairId,
@@ -47,30 +52,38 @@ impl Faults {
     pub(crate) fn new(faulty: Vec<FaultyEntry>, base: RepairId) -> Faults {
         let mut faults = Faults {
             entries: BTreeMap::new(),
+            covered: 0,
             base,
             newest: base,
         };
-        for faulty in faulty {
-            faults.add(faulty);
+        for FaultyEntry { index, term, kind } in faulty {
+            let hides_members = kind.is_none_or(|kind| kind == EntryKind::Configuration);
+            faults.insert(index, term, hides_members);
         }
         faults
     }
 
-    /// Notes a damaged entry. Returns whether that is news.
-    pub(crate) fn add(&mut self, faulty: FaultyEntry) -> bool {
-        if self.entries.contains_key(&faulty.index) {
-            return false;
+    /// Notes an entry that was readable until now, so that a change of members in it is known.
+    /// Returns whether that is news.
+    pub(crate) fn add(&mut self, index: LogIndex, term: Term) -> bool {
+        let is_news = !self.entries.contains_key(&index);
+        if is_news {
+            self.insert(index, Some(term), false);
         }
+        is_news
+    }
+
+    fn insert(&mut self, index: LogIndex, term: Option<Term>, hides_members: bool) {
         self.newest = self.newest.next();
         let fault = Fault {
-            term: faulty.term,
-            kind: faulty.kind,
+            term,
+            disk_forgot_term: term.is_none(),
+            hides_members,
             since: self.newest,
             never: BTreeSet::new(),
             copy: Copied::Missing,
         };
-        self.entries.insert(faulty.index, fault);
-        true
+        self.entries.insert(index, fault);
     }
 
     /// The number that questions asked now carry.
@@ -84,11 +97,11 @@ impl Faults {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.covered == 0
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.entries.len() as u64
+        self.entries.len() as u64 + self.covered
     }
 
     pub(crate) fn get(&self, index: LogIndex) -> Option<&Fault> {
@@ -101,6 +114,11 @@ impl Faults {
 
     pub(crate) fn is_unknown(&self, index: LogIndex) -> bool {
         self.get(index).is_some_and(|fault| fault.term.is_none())
+    }
+
+    /// Whether a log that is cut behind `index` could not say, after a crash, in which term it ends.
+    pub(crate) fn disk_forgot_term(&self, index: LogIndex) -> bool {
+        self.get(index).is_some_and(|fault| fault.disk_forgot_term)
     }
 
     /// The oldest damaged entry at or above `index`.
@@ -144,7 +162,7 @@ impl Faults {
             return false;
         }
         fault.term = Some(entry.term);
-        fault.kind = Some(entry.kind);
+        fault.hides_members = false;
         fault.copy = Copied::Received(entry);
         true
     }
@@ -182,8 +200,21 @@ impl Faults {
         self.entries.split_off(&from);
     }
 
-    /// A snapshot covers the entries up to `through`.
+    /// The entries up to `through` are not needed any more.
     pub(crate) fn forget_through(&mut self, through: LogIndex) {
         self.entries = self.entries.split_off(&through.next());
+    }
+
+    /// A snapshot that covers the entries up to `through` is on its way to the disk. They count as
+    /// damaged until it is there.
+    pub(crate) fn cover_through(&mut self, through: LogIndex) {
+        let before = self.entries.len();
+        self.forget_through(through);
+        self.covered += (before - self.entries.len()) as u64;
+    }
+
+    /// That snapshot is there, or another has taken its place.
+    pub(crate) fn forget_covered(&mut self) {
+        self.covered = 0;
     }
 }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
 use super::RaftLog;
-use crate::{Entry, EntryId, FaultyEntry, LogIndex, PersistId, Storage, Term};
+use crate::{Entry, EntryId, LogIndex, PersistId, Storage, Term};
 
 /// Whether a log holds an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,7 @@ impl<S: Storage> RaftLog<S> {
     /// known entry is 9@4, ours at 7 has a term of at most 4. And if another log has 7@4, so have
     /// we: the leader of term 4 made both 7@4 and 9@4, and every log that holds 9@4 holds what that
     /// leader had at 7.
+    /// What lies below the beginning of the log counts as not held.
     pub(crate) fn may_hold(&self, id: EntryId) -> Holds {
         match self.term(id.index) {
             Some(term) if term == id.term => Holds::Yes,
@@ -42,6 +43,23 @@ impl<S: Storage> RaftLog<S> {
                     Holds::No
                 }
             }
+        }
+    }
+
+    /// Takes over the term of an entry that this log was found to hold.
+    pub(crate) fn learn_term(&mut self, id: EntryId) {
+        if self.faults.is_unknown(id.index) && self.may_hold(id) == Holds::Yes {
+            self.faults.set_term(id.index, id.term);
+            self.settle_terms();
+        }
+    }
+
+    /// A snapshot of committed state ends at `id`, and this log is committed beyond: it holds the
+    /// same, known or not.
+    pub(crate) fn learn_committed(&mut self, id: EntryId) {
+        if id.index <= self.committed && self.faults.is_unknown(id.index) {
+            self.faults.set_term(id.index, id.term);
+            self.settle_terms();
         }
     }
 
@@ -71,34 +89,31 @@ impl<S: Storage> RaftLog<S> {
     ///
     /// What is not durable yet is still in memory, and what a snapshot covers is not needed.
     pub(crate) fn on_faulty(&mut self, index: LogIndex) -> bool {
-        let covered = self.storage.snapshot().map(|meta| meta.id.index);
-        let is_needed = index >= self.first_index()
-            && index < self.unstable.first()
-            && covered.is_none_or(|covered| index > covered);
-        let Some(term) = self.term(index).filter(|_| is_needed) else {
+        let is_stored = index >= self.first_index() && index < self.unstable.first();
+        if !is_stored || self.is_in_snapshot(index) {
             return false;
-        };
-        self.faults.add(FaultyEntry {
-            index,
-            term: Some(term),
-            kind: None,
-        })
+        }
+        let term = self.term(index);
+        term.is_some_and(|term| self.faults.add(index, term))
+    }
+
+    /// Whether this node's newest snapshot covers the entry at `index`.
+    pub(crate) fn is_in_snapshot(&self, index: LogIndex) -> bool {
+        let covered = self.storage.snapshot().map(|meta| meta.id.index);
+        covered.is_some_and(|covered| index <= covered)
     }
 
     /// What was purged is not needed any more.
     pub(crate) fn forget_purged_faults(&mut self) {
-        if self.is_faulty() && self.installing.is_none() {
+        if self.is_faulty() && self.installing.is_none() && self.covering.is_none() {
             let purged = self.storage.first_index().prev();
             self.faults.forget_through(purged);
         }
     }
 
     /// Takes a copy that is certain to be the entry that was lost. Returns whether it was missing.
-    ///
-    /// What a snapshot on its way covers is not taken any more: it would be applied, and then the
-    /// state machine would go back to the snapshot.
     pub(crate) fn receive(&mut self, entry: Entry) -> bool {
-        let news = !self.is_covering(entry.index) && self.faults.receive(entry);
+        let news = self.faults.receive(entry);
         if news {
             self.settle_terms();
         }
@@ -147,13 +162,11 @@ impl<S: Storage> RaftLog<S> {
         runs
     }
 
-    /// Whether an entry at or below `index` that is not applied yet is missing, and no snapshot that
-    /// covers it is on its way.
+    /// Whether an entry at or below `index` that is not applied yet is missing.
     pub(crate) fn is_blocked_below(&self, index: LogIndex) -> bool {
         let handed_out = self.handed_out();
         let mut missing = self.faults.missing().skip_while(|it| *it <= handed_out);
-        let fault = missing.next();
-        fault.is_some_and(|fault| fault <= index && !self.is_covering(fault))
+        missing.next().is_some_and(|fault| fault <= index)
     }
 
     /// Up to where entries can be read one after the other from `from` on.

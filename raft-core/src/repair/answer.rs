@@ -38,12 +38,7 @@ impl<S: Storage> Core<S> {
 
     fn repair_outcome(&mut self, ask: RepairAsk) -> Found {
         if ask.first < self.log.first_index() {
-            let snapshot = self.log.storage.snapshot().map(|meta| meta.id);
-            let outcome = match snapshot.filter(|id| id.index >= ask.first) {
-                Some(snapshot) => RepairOutcome::Compacted { snapshot },
-                None => RepairOutcome::Maybe,
-            };
-            return Found::Outcome(outcome);
+            return Found::Outcome(self.compacted(ask.first));
         }
         match self.log.may_hold(ask.anchor) {
             Holds::Yes => self.read_for_repair(ask),
@@ -52,6 +47,15 @@ impl<S: Storage> Core<S> {
                 Err(_) => RepairOutcome::Maybe,
             }),
             Holds::Perhaps => Found::Outcome(RepairOutcome::Maybe),
+        }
+    }
+
+    /// What to say of an entry that is gone, or as good as gone: what led on from it.
+    fn compacted(&self, index: LogIndex) -> RepairOutcome {
+        let snapshot = self.log.storage.snapshot().map(|meta| meta.id);
+        match snapshot.filter(|id| id.index >= index) {
+            Some(snapshot) => RepairOutcome::Compacted { snapshot },
+            None => RepairOutcome::Maybe,
         }
     }
 
@@ -72,7 +76,7 @@ impl<S: Storage> Core<S> {
             Err(StorageError::Later) => Found::OnDisk(self.log.durable_part(range)),
             Err(StorageError::Faulty) => {
                 self.log.on_faulty(first);
-                Found::Outcome(RepairOutcome::Maybe)
+                Found::Outcome(self.compacted(first))
             }
             Err(StorageError::Compacted | StorageError::Unavailable) => {
                 Found::Outcome(RepairOutcome::Maybe)
@@ -95,11 +99,18 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// Sends a snapshot, if there is one that goes far enough.
+    /// Sends a snapshot, if there is one that goes far enough. The driver reports the end of the
+    /// transfer; until then the same node gets no other.
     pub(crate) fn answer_snapshot_ask(&mut self, from: NodeId, ask: SnapshotAsk) {
+        if self.repair.sends_to.contains(&from) {
+            return;
+        }
         let snapshot = self.log.storage.snapshot();
         match snapshot.filter(|meta| meta.id.index >= ask.covering) {
             Some(meta) => {
+                self.repair.sends_to.insert(from);
+                let id = meta.id;
+                self.event(Event::SnapshotSent { peer: from, id });
                 let meta = Box::new(meta);
                 self.send(from, Message::RepairSnapshot(InstallSnapshot { meta }));
             }

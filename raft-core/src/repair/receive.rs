@@ -6,7 +6,7 @@ use crate::core::Core;
 use crate::log::Holds;
 use crate::{
     Configuration, Entry, EntryId, EntryKind, Event, LogIndex, NodeId, Rejected, RepairAnswer,
-    RepairAsk, RepairOutcome, Storage, Term,
+    RepairAsk, RepairOutcome, SnapshotMeta, Storage, Term, role,
 };
 
 /// A quorum of so many voters or more has at least two of any configuration that comes next.
@@ -24,11 +24,12 @@ impl<S: Storage> Core<S> {
         if !self.log.faults.have_asked(ask.id) {
             return Err(Rejected::Unasked);
         }
+        self.repair.pace.on_answered(from);
         match outcome {
             RepairOutcome::Have { entries } => self.receive_from_peer(ask, entries),
             RepairOutcome::Compacted { snapshot } if self.repair.snapshot_from.is_none() => {
-                let needed = self.log.faults.contains(ask.first);
-                if needed && snapshot.index >= ask.first {
+                let is_needed = self.log.faults.contains(ask.first);
+                if is_needed && snapshot.index >= ask.first && !self.wants_own_snapshot() {
                     self.ask_for_snapshot(from);
                 }
             }
@@ -36,6 +37,19 @@ impl<S: Storage> Core<S> {
             RepairOutcome::Never { held } => self.note_never(from, ask, held),
         }
         Ok(())
+    }
+
+    /// Takes over a snapshot that somebody sent. One that turns out to be of no use is not asked for
+    /// again.
+    pub(crate) fn take_repair_snapshot(&mut self, meta: SnapshotMeta) -> Result<(), Rejected> {
+        let index = meta.id.index;
+        let taken = role::take_snapshot(self, meta);
+        match taken {
+            Ok(_) => self.repair.on_snapshot_taken(),
+            Err(Rejected::UnknownIdentity { .. }) => self.on_useless_snapshot(index),
+            Err(_) => {}
+        }
+        taken.map(|_| ())
     }
 
     /// Takes the entries that are certain to be ours: of the term that we know, or at or below an
@@ -117,11 +131,23 @@ impl<S: Storage> Core<S> {
         let Some(fault) = self.log.faults.get(index) else {
             return false;
         };
+        let nobody_else = || {
+            let mut voters = self.other_voters_ever();
+            voters.all(|voter| fault.never.contains(&voter))
+        };
         index > self.log.committed()
+            && !self.log.faults.disk_forgot_term(index.prev())
+            && self.knows_the_members_before(index)
             && self.knows_a_voter_of_each_quorum(index)
-            && self
-                .other_voters_ever()
-                .all(|voter| fault.never.contains(&voter))
+            && nobody_else()
+    }
+
+    /// Whether no damaged entry below `index` may be a change of members that is not known here.
+    fn knows_the_members_before(&self, index: LogIndex) -> bool {
+        let faults = &self.log.faults;
+        let hides_members = |at| faults.get(at).is_some_and(|fault| fault.hides_members);
+        let mut below = faults.missing().take_while(|at| *at < index);
+        !below.any(hides_members)
     }
 
     /// Whether another voter that is known here is in every quorum that may have committed the
@@ -130,22 +156,19 @@ impl<S: Storage> Core<S> {
     /// What is damaged may itself be a change of members. {n1 n2} took n3 in with entry 7, which n1
     /// and n3 committed; n1 lost it, and n2 never had it: its "never" proves nothing, and of n3
     /// n1 knows nothing. With three voters before, any quorum after one change has two of them.
+    ///
+    /// Nor may a known change leave this node as the only voter: it alone committed what followed.
     fn knows_a_voter_of_each_quorum(&self, index: LogIndex) -> bool {
         let Some((_, before)) = self.membership.at(index.prev()) else {
             return false;
         };
-        let is_command = |kind| kind != EntryKind::Configuration;
-        let all_known = self
-            .log
-            .faults
-            .from(index)
-            .all(|fault| fault.kind.is_some_and(is_command));
-        let least = if all_known {
-            VOTERS_OF_WHICH_TWO_REMAIN - 1
-        } else {
+        let hides_members = self.log.faults.from(index).any(|fault| fault.hides_members);
+        let least = if hides_members {
             VOTERS_OF_WHICH_TWO_REMAIN
+        } else {
+            VOTERS_OF_WHICH_TWO_REMAIN - 1
         };
-        let outgoing = before.voters_outgoing.len();
-        before.voters.len() >= least && (outgoing == 0 || outgoing >= least)
+        let mut after = self.membership.since(index);
+        before.has_voters_in_each_half(least) && after.all(|it| it.has_voters_in_each_half(2))
     }
 }

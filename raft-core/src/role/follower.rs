@@ -165,6 +165,7 @@ fn handle_append<S: Storage>(
         core.receive_from_leader(&append.entries);
     }
     let (prev, committed) = (append.prev, core.log.committed());
+    core.log.learn_term(prev);
     let answer = if prev.index < committed {
         let rest = skip_committed(core, append.entries)?;
         let term = core
@@ -180,7 +181,8 @@ fn handle_append<S: Storage>(
         match core.log.may_hold(prev) {
             Holds::Yes => accept(core, prev, append.entries, append.commit),
             Holds::No => refuse(core, from, prev),
-            Holds::Perhaps => repairing(core),
+            // Behind the newest known entry the leader's log says more.
+            Holds::Perhaps => repairing(core, core.log.newest_known(prev.index).index.next()),
         }
     };
     core.send(from, answer);
@@ -198,10 +200,9 @@ fn refuse<S: Storage>(core: &mut Core<S>, leader: NodeId, prev: EntryId) -> Mess
 }
 
 /// What a node with damaged entries says instead of an acknowledgement.
-fn repairing<S: Storage>(core: &Core<S>) -> Message {
-    Message::Repairing(Repairing {
-        count: core.log.faults.count(),
-    })
+fn repairing<S: Storage>(core: &Core<S>, next: LogIndex) -> Message {
+    let count = core.log.faults.count();
+    Message::Repairing(Repairing { count, next })
 }
 
 /// Leaves out what is committed here, which the log of every later leader holds (leader
@@ -241,7 +242,7 @@ fn accept<S: Storage>(
         .take_while(|entry| core.log.may_hold(entry.id()) == Holds::Yes)
         .count();
     let first_new = entries.get(present).map(Entry::id);
-    if first_new.is_some_and(|id| core.log.may_hold(id) == Holds::Perhaps) {
+    if first_new.is_some_and(|id| must_wait(core, id)) {
         entries.truncate(present);
     }
     let matched = entries.last().map_or(prev.index, |entry| entry.index);
@@ -252,12 +253,22 @@ fn accept<S: Storage>(
         }
         append_entries(core, entries.into_iter().skip(present).collect());
     }
-    core.log
-        .commit_to(commit.min(matched).max(core.log.committed()));
+    // Named by an entry whose term is known: later appends are compared with it.
+    let known = core.log.newest_known(commit.min(matched)).index;
+    core.log.commit_to(known.max(core.log.committed()));
     if core.log.is_faulty() {
-        return repairing(core);
+        return repairing(core, matched.next());
     }
     Message::AppendResponse(AppendResponse::Accepted { matched })
+}
+
+/// Whether a leader's entry cannot be written yet: it cannot be told whether this log holds it, or
+/// the log would be cut behind an entry of which the disk does not know the term. A crash before the
+/// entry is appended would leave a log that cannot say in which term it ends.
+fn must_wait<S: Storage>(core: &Core<S>, id: EntryId) -> bool {
+    let cuts = id.index <= core.log.last_index();
+    core.log.may_hold(id) == Holds::Perhaps
+        || (cuts && core.log.faults.disk_forgot_term(id.index.prev()))
 }
 
 fn append_entries<S: Storage>(core: &mut Core<S>, entries: Vec<Entry>) {
@@ -278,7 +289,7 @@ fn handle_snapshot<S: Storage>(
 ) -> Result<Next, Rejected> {
     let matched = take_snapshot(core, meta)?;
     let answer = if core.log.is_faulty() {
-        repairing(core)
+        repairing(core, matched.next())
     } else {
         Message::SnapshotResponse(SnapshotResponse { matched })
     };
@@ -300,6 +311,8 @@ pub(crate) fn take_snapshot<S: Storage>(
             committed,
         });
     }
+    core.log.learn_committed(id);
+    core.log.learn_term(id);
     match core.log.may_hold(id) {
         // All up to `id` is the same here (log matching), and what follows may be acknowledged
         // already: it must stay.
@@ -332,6 +345,7 @@ fn install<S: Storage>(core: &mut Core<S>, meta: SnapshotMeta) {
     }
     let accepted = Box::new(meta.clone());
     core.event(Event::SnapshotAccepted { meta: accepted });
+    core.told.last = meta.id.index;
     core.log.install(meta);
     core.persistence.replace();
 }

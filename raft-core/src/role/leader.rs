@@ -89,7 +89,7 @@ impl Leader {
             Message::SnapshotResponse(response) => {
                 self.handle_accepted(core, from, response.matched)?
             }
-            Message::Repairing(repairing) => self.handle_repairing(core, from, repairing.count)?,
+            Message::Repairing(repairing) => self.handle_repairing(core, from, repairing)?,
             Message::ReadIndex(request) => self.handle_read_index(core, from, request)?,
             // Answers of an election that is decided.
             Message::PreVoteResponse(_) | Message::VoteResponse(_) => {
@@ -276,6 +276,10 @@ impl Leader {
             peer.recently_active = true;
             (peer.on_rejected(prev, candidate), peer.matched)
         })?;
+        if let Some(next) = self.peers.get(from).map(|peer| peer.next).filter(|_| acted) {
+            let peer = from;
+            core.event(Event::Conflict { peer, prev, next });
+        }
         if acted && prev <= matched && matched > LogIndex(0) {
             core.event(Event::AcknowledgementLost {
                 peer: from,

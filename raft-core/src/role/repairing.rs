@@ -3,7 +3,7 @@
 use super::Next;
 use super::leader::Leader;
 use crate::core::Core;
-use crate::{Event, LogIndex, NodeId, Reason, Rejected, Storage};
+use crate::{Event, LogIndex, NodeId, Reason, Rejected, Repairing, Storage};
 
 /// After so many election timeouts a leader that lost entries hands over, and one later it steps
 /// down.
@@ -27,10 +27,15 @@ impl Leader {
         &mut self,
         core: &mut Core<S>,
         from: NodeId,
-        count: u64,
+        repairing: Repairing,
     ) -> Result<(), Rejected> {
+        let Repairing { count, next } = repairing;
+        let last = core.log.last_index();
+        if count == 0 || next == LogIndex(0) || next > last.next() {
+            return Err(Rejected::MalformedRepair);
+        }
         let before = self.peers.get(from).map_or(0, |peer| peer.repairing);
-        self.update_peer(core, from, |peer| peer.on_repairing(count))?;
+        self.update_peer(core, from, |peer| peer.on_repairing(count, next))?;
         if before == 0 {
             core.event(Event::PeerRepairing { peer: from, count });
         }

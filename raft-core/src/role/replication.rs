@@ -102,6 +102,9 @@ fn send_entries<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Pro
 
 /// The follower needs an entry that is damaged here. It is tried again at heartbeat pace.
 fn wait_for_repair<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Progress) {
+    if core.log.is_in_snapshot(progress.next) {
+        return send_snapshot(core, peer, progress);
+    }
     core.log.on_faulty(progress.next);
     let before = progress.state();
     progress.become_probe(progress.next);
@@ -149,6 +152,7 @@ fn send_snapshot<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Pr
         Some(meta) => {
             progress.become_snapshot(meta.id.index);
             announce_state(core, peer, before, progress.state());
+            core.event(Event::SnapshotSent { peer, id: meta.id });
             let meta = Box::new(meta);
             core.send(peer, Message::InstallSnapshot(InstallSnapshot { meta }));
         }

@@ -27,15 +27,26 @@ impl Cluster {
 
     /// The oldest `count` pending writes reach the disk, and only the last one is reported done.
     pub(crate) fn sync_together(&mut self, id: NodeId, count: usize) -> bool {
-        let mut done = None;
+        self.write_ahead(id, count);
+        self.report(id)
+    }
+
+    /// The oldest `count` pending writes reach the disk, and the report of that is on its way.
+    pub(crate) fn write_ahead(&mut self, id: NodeId, count: usize) {
         for _ in 0..count {
             let Some(write) = self.member(id).writes.pop_front() else {
                 break;
             };
-            done = Some(write.id);
+            self.member(id).unreported = Some(write.id);
             self.write(id, write);
         }
-        let Some(done) = done else { return false };
+    }
+
+    /// The node is told how far its disk has come. Returns whether there was something to tell.
+    fn report(&mut self, id: NodeId) -> bool {
+        let Some(done) = self.member(id).unreported.take() else {
+            return false;
+        };
         self.say(format!("{id} synced {done}"));
         self.node(id).on_persisted(done);
         self.observe_log(id);
@@ -107,6 +118,12 @@ impl Cluster {
         running.unwrap_or(&member.disk)
     }
 
+    /// Whether nothing is on its way to the disk, or back from it.
+    pub(crate) fn is_idle(&self, id: NodeId) -> bool {
+        let member = &self.members[&id];
+        member.writes.is_empty() && member.unreported.is_none()
+    }
+
     /// Whether the node has an intact copy of the entry, or a snapshot of what it led to.
     pub(crate) fn has_copy(&self, id: NodeId, entry: EntryId) -> bool {
         let disk = self.disk(id);
@@ -149,6 +166,15 @@ impl Cluster {
             node.on_faulty([index]);
             self.pump(id);
         }
+    }
+
+    /// Damages an entry; nobody notices before it is read.
+    pub(crate) fn damage_silently(&mut self, id: NodeId, index: LogIndex) {
+        let storage = self.node(id).storage_mut();
+        let entry = storage.stored().find(|entry| entry.index == index);
+        let entry = entry.expect("only what is stored can be damaged");
+        let (term, kind) = (Some(entry.term), Some(entry.kind));
+        storage.damage(FaultyEntry { index, term, kind });
     }
 
     /// The whole log as `index@term` of what node and disk hold.

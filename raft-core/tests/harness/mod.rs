@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft_core::{
     ChangeError, Config, Configuration, ConfigurationChange, Entry, EntryId, Envelope, Event,
-    Fetch, MemoryStorage, Node, NodeId, Persist, PersistId, ProposeError, ReadError, ReadId,
-    ReadState, Ready, Rejected, Role, Status,
+    Fetch, MemoryStorage, Message, Node, NodeId, Persist, PersistId, ProposeError, ReadError,
+    ReadId, ReadState, Ready, Rejected, Role, Status,
 };
 
 use self::disk_watch::DiskWatch;
@@ -32,6 +32,8 @@ pub(crate) struct Member {
     pub(crate) disk: MemoryStorage,
     /// Handed out, not yet on disk.
     pub(crate) writes: VecDeque<Persist>,
+    /// On disk, and the node is not told yet.
+    pub(crate) unreported: Option<PersistId>,
     /// Messages that wait for a write.
     pub(crate) waiting: VecDeque<(PersistId, Envelope)>,
     /// Entries the state machine has applied since its last snapshot or start.
@@ -91,6 +93,7 @@ impl Cluster {
             node: None,
             disk: MemoryStorage::with_configuration(configuration),
             writes: VecDeque::new(),
+            unreported: None,
             waiting: VecDeque::new(),
             applied: Vec::new(),
             fetches: Vec::new(),
@@ -151,6 +154,7 @@ impl Cluster {
         for write in member.writes.drain(..).take(kept) {
             member.disk.persist(write);
         }
+        member.unreported = None;
         member.watch.on_crash();
         member.waiting.clear();
         member.to_apply.clear();
@@ -195,12 +199,14 @@ impl Cluster {
     /// Takes all output of a node and puts it where it belongs.
     pub(crate) fn pump(&mut self, id: NodeId) {
         while self.node(id).has_ready() {
+            // What was said before damage was found may still leave.
+            let was_repairing = self.status(id).repair.is_some();
             let ready = self.node(id).ready();
             assert!(
                 !ready.is_empty() || !self.node(id).has_ready(),
                 "{id} spins: ready without end"
             );
-            self.take_ready(id, ready);
+            self.take_ready(id, ready, was_repairing);
             self.leave_if_wanted(id);
         }
         self.check(id);
@@ -227,7 +233,7 @@ impl Cluster {
         self.safety.observe_log(node);
     }
 
-    fn take_ready(&mut self, id: NodeId, ready: Ready) {
+    fn take_ready(&mut self, id: NodeId, ready: Ready, was_repairing: bool) {
         for event in &ready.events {
             if self.tells_all || !is_seen_elsewhere(event) {
                 self.say(format!("{id}: {event}"));
@@ -246,7 +252,7 @@ impl Cluster {
             self.member(id).watch.on_handed_out(persist.id);
             self.member(id).writes.push_back(persist);
         }
-        if self.status(id).repair.is_some() {
+        if was_repairing {
             let promised = ready.messages.iter().chain(&ready.messages_after_sync);
             promised.for_each(|envelope| self.safety.on_message_of_repairing(envelope));
         }
@@ -341,6 +347,21 @@ impl Cluster {
         }
         self.pump(to);
         result
+    }
+
+    /// As [`Cluster::run`], but snapshots for repair take long: they are put aside.
+    pub(crate) fn run_without_snapshots(&mut self, ticks: u32, aside: &mut Vec<Envelope>) {
+        for _ in 0..ticks {
+            let up: Vec<NodeId> = self.members.keys().copied().collect();
+            up.iter().for_each(|id| self.tick(*id));
+            loop {
+                let synced = up.iter().any(|id| self.sync(*id));
+                aside.extend(self.take(|it| matches!(it.message, Message::RepairSnapshot(_))));
+                if self.deliver_matching(|_| true) == 0 && !synced {
+                    break;
+                }
+            }
+        }
     }
 
     /// Takes the messages out of the bag that match, oldest first.

@@ -4,14 +4,14 @@
 //!
 //! `RAFT_STORM_SEEDS=10000` runs more of them, `RAFT_STORM_SEED=17` one again.
 
+mod damage;
+#[path = "../harness/mod.rs"]
 mod harness;
 
 use harness::Cluster;
 use harness::dice::Dice;
-use harness::disk::Left;
 use raft_core::{
-    Configuration, ConfigurationChange, Entry, LogIndex, MemberChange, NodeId, SnapshotOutcome,
-    Storage,
+    Configuration, ConfigurationChange, LogIndex, MemberChange, NodeId, SnapshotOutcome, Storage,
 };
 
 struct Storm {
@@ -125,6 +125,8 @@ impl Storm {
             93 | 95 if self.changes_members => self.change_members(),
             92 if self.damages && self.dice.chance(30) => self.damage(),
             91..94 => self.serve(),
+            94 if self.dice.chance(50) => self.hold_or_apply(),
+            95 if self.dice.chance(50) => self.purge(),
             94..96 => self.compact(),
             96 => self.crash_or_restart(),
             97 => self.transfer_or_report(),
@@ -178,7 +180,11 @@ impl Storm {
     fn sync_one(&mut self) {
         if let Some(id) = self.any_up() {
             let count = 1 + self.dice.roll(3) as usize;
-            self.cluster.sync_together(id, count);
+            if self.dice.chance(40) {
+                self.cluster.write_ahead(id, count);
+            } else {
+                self.cluster.sync_together(id, count);
+            }
         }
     }
 
@@ -261,6 +267,33 @@ impl Storm {
         }
     }
 
+    /// Applying falls behind, or catches up.
+    fn hold_or_apply(&mut self) {
+        if let Some(id) = self.any_up() {
+            self.cluster.member(id).holds_apply = self.dice.chance(50);
+            self.apply_unless_held(id);
+        }
+    }
+
+    fn apply_unless_held(&mut self, id: NodeId) {
+        if !self.cluster.member(id).holds_apply {
+            self.cluster.apply(id);
+            self.cluster.pump(id);
+        }
+    }
+
+    /// Drops what the newest snapshot covers, at any time.
+    fn purge(&mut self) {
+        let Some(id) = self.any_up() else { return };
+        let applied = self.cluster.status(id).applied;
+        let storage = self.cluster.node(id).storage_mut();
+        if let Some(meta) = storage.snapshot() {
+            let through = meta.id.index.min(applied).0;
+            storage.purge(LogIndex(self.dice.roll(1 + through)));
+            self.cluster.pump(id);
+        }
+    }
+
     /// Takes a snapshot of what is applied, and purges up to there or a little less.
     fn compact(&mut self) {
         if let Some(id) = self.any_up() {
@@ -277,7 +310,7 @@ impl Storm {
             .min(status.persisted)
             .min(storage.last_index());
         let newest = storage.snapshot().map_or(LogIndex(0), |meta| meta.id.index);
-        if at > newest && at >= storage.first_index() && self.cluster.member(id).writes.is_empty() {
+        if at > newest && at >= storage.first_index() && self.cluster.is_idle(id) {
             let through = LogIndex(at.0 - self.dice.roll(2).min(at.0 - newest.0));
             let node = self.cluster.node(id);
             node.storage_mut().take_snapshot(at);
@@ -299,53 +332,6 @@ impl Storm {
         } else {
             self.restart(id);
         }
-    }
-
-    /// A disk loses an entry, or a few. What is on a quorum stays intact on one node at least; what
-    /// only one node ever had may go.
-    fn damage(&mut self) {
-        let id = self.any();
-        let stored: Vec<Entry> = self.cluster.disk(id).stored().cloned().collect();
-        // Mostly near the end, where it matters most.
-        let span = if self.dice.chance(70) { 3 } else { u64::MAX };
-        let span = span.min(stored.len() as u64);
-        if span == 0 || self.has_unknown_damage() {
-            return;
-        }
-        let from = stored.len() - 1 - self.dice.roll(span) as usize;
-        let count = 1 + self.dice.roll(3) as usize;
-        let left = self.left_of_damage(id, stored.last().expect("not empty"), &stored[from]);
-        for entry in stored.iter().skip(from).take(count) {
-            let others = self.ids.iter().filter(|other| **other != id);
-            let has_copy = |other: &&NodeId| self.cluster.has_copy(**other, entry.id());
-            let holds = |other: &&NodeId| self.cluster.holds(**other, entry.id());
-            if others.clone().any(|other| has_copy(&other)) || !others.clone().any(|it| holds(&it))
-            {
-                self.cluster.damage(id, entry.index, left);
-            }
-            if left == Left::Nothing {
-                break;
-            }
-        }
-    }
-
-    /// Of the last entry the term is always known. Two nodes that both do not know what they lost
-    /// may have to wait for each other.
-    fn left_of_damage(&mut self, id: NodeId, last: &Entry, first: &Entry) -> Left {
-        let others = self.ids.iter().filter(|other| **other != id);
-        let is_whole = |other: &NodeId| self.cluster.disk(*other).initial_state().faulty.is_empty();
-        let may_forget = first.index < last.index && others.clone().all(is_whole);
-        match self.dice.roll(4) {
-            0 | 1 => Left::Header,
-            2 if may_forget && !self.cluster.is_up(id) => Left::Nothing,
-            _ => Left::Term,
-        }
-    }
-
-    fn has_unknown_damage(&self) -> bool {
-        let faulty = |id: &NodeId| self.cluster.disk(*id).initial_state().faulty;
-        let mut all = self.ids.iter().flat_map(faulty);
-        all.any(|it| it.term.is_none())
     }
 
     fn restart(&mut self, id: NodeId) {
@@ -396,7 +382,11 @@ impl Storm {
     /// The storm is over: the cluster must find a leader, commit, and agree.
     fn calm_down(&mut self) {
         self.cluster.isolated.clear();
-        self.ids.clone().into_iter().for_each(|id| self.restart(id));
+        for id in self.ids.clone() {
+            self.restart(id);
+            self.cluster.member(id).holds_apply = false;
+            self.apply_unless_held(id);
+        }
         self.end_snapshot_transfers();
         self.cluster.run(CALM_TICKS);
         if self.damages {
@@ -432,7 +422,7 @@ impl Storm {
     /// No transfer is under way any more, as the drivers report; leaders are to find out anew what
     /// everybody has.
     fn end_snapshot_transfers(&mut self) {
-        for id in self.cluster.leaders() {
+        for id in self.ids.clone() {
             for peer in self.ids.clone() {
                 let node = self.cluster.node(id);
                 node.on_snapshot_sent(peer, SnapshotOutcome::Failed);
@@ -446,8 +436,9 @@ impl Storm {
         assert_eq!(
             leaders.len(),
             1,
-            "no single leader after the storm: {leaders:?}, {}",
-            self.tell_all()
+            "no single leader after the storm: {leaders:?}, {}\n{}",
+            self.tell_all(),
+            self.cluster.transcript[self.cluster.transcript.len().saturating_sub(60)..].join("\n")
         );
         leaders[0]
     }
@@ -498,6 +489,7 @@ fn run(seed: u64) -> [u64; SIGNS.len()] {
     let mut configuration = Configuration::new(voters(match seed % 6 {
         0 | 3 => 5,
         4 => 7,
+        _ if seed % 22 == 10 => 2,
         _ => 3,
     }));
     // Every seventh cluster is in the middle of a change of members, and has a learner.

@@ -1,0 +1,582 @@
+//! What a review of the repair found: each of these stories once lost an entry, panicked, or never ended.
+
+mod harness;
+
+use harness::disk::Left;
+use harness::{Cluster, append, ask, command, entry_id, envelope, id, index};
+use raft_core::{
+    Config, Configuration, ConfigurationChange, EntryKind, FaultyEntry, HardState, InstallSnapshot,
+    MemberChange, MemoryStorage, Message, Node, NodeId, RepairOutcome, SnapshotMeta, Term,
+    VoteResponse,
+};
+
+fn voters() -> Configuration {
+    Configuration::new([1, 2, 3].map(NodeId))
+}
+
+fn disk(terms: &[u64], damaged: &[(u64, Option<u64>)]) -> MemoryStorage {
+    let mut disk = MemoryStorage::with_configuration(voters());
+    let entries: Vec<_> = (1..)
+        .zip(terms)
+        .map(|(at, term)| command(at, *term, "x"))
+        .collect();
+    disk.append(entries);
+    disk.set_hard_state(HardState {
+        term: Term(*terms.last().expect("not empty")),
+        vote: None,
+    });
+    for (at, term) in damaged {
+        disk.damage(FaultyEntry {
+            index: index(*at),
+            term: term.map(Term),
+            kind: term.map(|_| EntryKind::Command),
+        });
+    }
+    disk
+}
+
+fn snapshot(at: u64, term: u64) -> Message {
+    Message::RepairSnapshot(InstallSnapshot {
+        meta: Box::new(SnapshotMeta {
+            id: entry_id(at, term),
+            configuration: voters(),
+            configuration_index: index(0),
+        }),
+    })
+}
+
+/// n1 waits for a slow read of 1..=4 to apply; 5 is damaged; n3's snapshot of 8 covers it. The
+/// read comes back while the snapshot is on its way to the disk.
+#[test]
+fn nothing_below_a_covering_snapshot_is_applied_after_it() {
+    let mut disk = disk(&[1; 9], &[(5, Some(1))]);
+    disk.evict_below(index(10));
+    let mut node = Node::new(Config::new(id(1), 7), disk).unwrap();
+    node.step(envelope(2, 1, 2, append(entry_id(9, 1), vec![], 9)))
+        .unwrap();
+    let ready = node.ready();
+    node.storage_mut().persist(ready.persist.clone().unwrap());
+    node.on_persisted(ready.persist.unwrap().id);
+    let fetch = ready.fetches[0].clone();
+    let read = node.storage().read(fetch.range.clone(), 10_000).unwrap();
+    node.step(envelope(3, 1, 1, snapshot(8, 1))).unwrap();
+    let part = node.ready().persist.unwrap();
+    assert!(part.snapshot_keeps_log);
+    node.on_fetched(fetch, read);
+    node.storage_mut().persist(part.clone()); // The state machine is at 8 now.
+    node.on_persisted(part.id);
+    let committed = node.ready().committed;
+    let indexes: Vec<u64> = committed.iter().map(|entry| entry.index.0).collect();
+    assert!(
+        indexes.iter().all(|at| *at > 8),
+        "the state machine is at 8 and is handed {indexes:?}"
+    );
+}
+
+/// As before, without a slow read: applying is paced. After the part with the snapshot is handed
+/// out, entries below the snapshot are handed out to be applied.
+#[test]
+fn nothing_below_a_covering_snapshot_is_handed_out_after_it() {
+    let mut config = Config::new(id(1), 7);
+    config.max_apply_bytes = 1;
+    let mut node = Node::new(config, disk(&[1; 9], &[(5, Some(1))])).unwrap();
+    node.step(envelope(2, 1, 2, append(entry_id(9, 1), vec![], 9)))
+        .unwrap();
+    assert_eq!(node.ready().committed.len(), 1);
+    node.step(envelope(3, 1, 1, snapshot(8, 1))).unwrap();
+    let part = node.ready().persist.unwrap();
+    assert!(part.snapshot_keeps_log);
+    node.on_applied(index(1));
+    let committed = node.ready().committed;
+    assert!(committed.is_empty(), "after {part}: applies {committed:?}");
+}
+
+/// As before; the log's thread has written the part, and its report is on the way.
+#[test]
+fn the_log_is_not_asked_below_a_covering_snapshot_that_is_being_written() {
+    let mut config = Config::new(id(1), 7);
+    config.max_apply_bytes = 1;
+    let mut node = Node::new(config, disk(&[1; 9], &[(5, Some(1))])).unwrap();
+    node.step(envelope(2, 1, 2, append(entry_id(9, 1), vec![], 9)))
+        .unwrap();
+    assert_eq!(node.ready().committed.len(), 1);
+    node.step(envelope(3, 1, 1, snapshot(8, 1))).unwrap();
+    let part = node.ready().persist.unwrap();
+    node.storage_mut().persist(part.clone());
+    node.on_applied(index(1));
+    node.ready(); // Panics.
+}
+
+/// As before, and the damaged entry is of unknown term: a repeated append of the leader reaches it.
+#[test]
+fn an_append_while_a_covering_snapshot_is_being_written_does_not_panic() {
+    let disk = disk(&[1, 1, 2, 2, 3, 3], &[(2, None)]);
+    let mut node = Node::new(Config::new(id(1), 7), disk).unwrap();
+    node.step(envelope(3, 1, 3, snapshot(5, 3))).unwrap();
+    let part = node.ready().persist.unwrap();
+    assert!(part.snapshot_keeps_log);
+    node.storage_mut().persist(part.clone());
+    let entries = vec![command(2, 1, "x"), command(3, 2, "x")];
+    node.step(envelope(2, 1, 4, append(entry_id(1, 1), entries, 0)))
+        .unwrap();
+}
+
+fn change(cluster: &mut Cluster, by: u64, change: MemberChange) {
+    cluster
+        .change(id(by), &ConfigurationChange::new([change]))
+        .expect("the change fits");
+    cluster.settle();
+}
+
+/// {n1 n2 n3}: n4 comes by 3, n2 goes by 4, both damaged on n1, as is 6, which n1 and n4
+/// committed. n1 knows nothing of n4, n2 and n3 never had 6.
+#[test]
+fn damaged_changes_below_a_tail_keep_it() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.propose(id(1), &["a"]).unwrap();
+    cluster.settle();
+    cluster.join(id(4));
+    change(&mut cluster, 1, MemberChange::AddVoter(id(4))); // 3
+    change(&mut cluster, 1, MemberChange::Remove(id(2))); // 4
+    cluster.propose(id(1), &["b"]).unwrap();
+    cluster.settle();
+    cluster.isolated.insert(id(3));
+    cluster.propose(id(1), &["acknowledged"]).unwrap(); // 6
+    cluster.settle();
+    assert_eq!(cluster.status(id(1)).applied, index(6));
+    cluster.crash(id(1), 0);
+    for at in [3, 4, 6] {
+        cluster.damage(id(1), index(at), Left::Header);
+    }
+    cluster.isolated = [id(4)].into();
+    cluster.bag.clear();
+    cluster.start(id(1));
+    cluster.deliver_matching(|it| matches!(it.message, Message::RepairAsk(_)));
+    // The answers that bring the changes back are late.
+    cluster.deliver_matching(|it| {
+        let Message::RepairAnswer(answer) = &it.message else {
+            return false;
+        };
+        matches!(answer.outcome, RepairOutcome::Never { .. })
+    });
+    cluster.run(100);
+    assert_eq!(cluster.status(id(1)).last.index, index(6), "6 is committed");
+}
+
+/// {n1 n2}: n1 appends 2, of which n2 hears nothing, and 3, by which n2 goes: a quorum of one, so
+/// both are committed and acknowledged. n1 is started again and finds 2 damaged; its header tells
+/// that it is a command.
+#[test]
+fn a_quorum_of_one_keeps_its_tail() {
+    let mut cluster = Cluster::new(2);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.settle();
+    cluster.isolated.insert(id(2));
+    cluster.propose(id(1), &["acknowledged"]).unwrap(); // 2
+    change(&mut cluster, 1, MemberChange::Remove(id(2))); // 3
+    cluster
+        .propose(id(1), &["intact and acknowledged"])
+        .unwrap(); // 4
+    cluster.settle();
+    assert_eq!(cluster.status(id(1)).applied, index(4));
+    cluster.crash(id(1), 0);
+    cluster.damage(id(1), index(2), Left::Header);
+    cluster.isolated.clear();
+    cluster.bag.clear();
+    cluster.transcript.clear();
+    cluster.start(id(1));
+    cluster.settle();
+    cluster.run(100);
+    assert_eq!(cluster.status(id(1)).last, entry_id(4, 1));
+}
+
+/// n1 lost 5, of unknown term, in front of 6@4. The leader n2 has 5@4, so n1 has it as well; n2's
+/// appends arrive in another order.
+#[test]
+fn an_entry_of_unknown_term_that_is_committed_does_not_panic() {
+    let node = Node::new(
+        Config::new(id(1), 7),
+        disk(&[2, 2, 2, 2, 4, 4], &[(5, None)]),
+    );
+    let mut node = node.unwrap();
+    node.step(envelope(2, 1, 5, append(entry_id(5, 4), vec![], 5)))
+        .unwrap();
+    // A probe that was sent earlier.
+    node.step(envelope(2, 1, 5, append(entry_id(3, 2), vec![], 3)))
+        .unwrap();
+}
+
+/// As before, in the simplest way: the leader's commit index lies at the entry of unknown term.
+#[test]
+fn a_commit_index_at_an_entry_of_unknown_term_does_not_panic() {
+    let node = Node::new(
+        Config::new(id(1), 7),
+        disk(&[2, 2, 2, 2, 3, 4], &[(5, None)]),
+    );
+    let mut node = node.unwrap();
+    node.step(envelope(2, 1, 5, append(entry_id(6, 4), vec![], 5)))
+        .unwrap();
+    // A probe that was sent earlier, or once more.
+    node.step(envelope(2, 1, 5, append(entry_id(3, 2), vec![], 3)))
+        .unwrap();
+}
+
+/// As before, by a snapshot for repair.
+#[test]
+fn a_snapshot_that_ends_at_an_entry_of_unknown_term_does_not_panic() {
+    let node = Node::new(
+        Config::new(id(1), 7),
+        disk(&[2, 2, 2, 2, 4, 4], &[(5, None)]),
+    );
+    let mut node = node.unwrap();
+    node.step(envelope(3, 1, 5, snapshot(5, 4))).unwrap();
+    node.step(envelope(2, 1, 5, append(entry_id(3, 2), vec![], 3)))
+        .unwrap();
+}
+
+/// n1 lost 5, of unknown term, in front of 6@4; n2 leads with 5@4 6@5, so that n1's 5 is known by now,
+/// but not on its disk. If 6 were cut off there and the power failed, the log would end in a term
+/// that nobody knows, and the node would never start again.
+#[test]
+fn no_truncation_leaves_an_end_of_unknown_term() {
+    let disk = disk(&[2, 2, 2, 2, 4, 4], &[(5, None)]);
+    let mut node = Node::new(Config::new(id(1), 7), disk).unwrap();
+    let entries = vec![command(6, 5, "y")];
+    let overwrite = append(entry_id(5, 4), entries.clone(), 0);
+    node.step(envelope(2, 1, 5, overwrite.clone())).unwrap();
+    let part = node.ready().persist.expect("the term is written");
+    assert_eq!(part.entries, [], "6 stays as long as 5 is not whole");
+    // 5 comes back, and with it the way is free.
+    let repaired = append(entry_id(4, 2), vec![command(5, 4, "x")], 0);
+    node.step(envelope(2, 1, 5, repaired)).unwrap();
+    let part = node.ready().persist.expect("5 is written");
+    assert_eq!(part.repaired.len(), 1);
+    let done = part.id;
+    node.storage_mut().persist(part);
+    node.on_persisted(done);
+    node.step(envelope(2, 1, 5, overwrite)).unwrap();
+    assert_eq!(node.ready().persist.expect("now 6 is").entries, entries);
+}
+
+fn grant() -> Message {
+    Message::PreVoteResponse(VoteResponse { granted: true })
+}
+
+/// n1 asks for pre-votes; n2 asks it for an entry, and only now n1's log finds that it is
+/// damaged (`StorageError::Faulty`). Then the pre-vote comes.
+#[test]
+fn a_pre_candidate_that_finds_damage_while_reading_does_not_panic() {
+    let mut node = Node::new(Config::new(id(1), 7), disk(&[1; 5], &[])).unwrap();
+    node.campaign();
+    node.ready();
+    node.storage_mut().damage(FaultyEntry {
+        index: index(3),
+        term: Some(Term(1)),
+        kind: None,
+    });
+    node.step(envelope(
+        2,
+        1,
+        1,
+        Message::RepairAsk(ask(3, 3, entry_id(3, 1))),
+    ))
+    .unwrap();
+    node.step(envelope(3, 1, 2, grant())).ok();
+}
+
+/// The same while it stands in earnest: it leads with a damaged log.
+#[test]
+fn a_candidate_that_finds_damage_while_reading_stands_back() {
+    let mut config = Config::new(id(1), 7);
+    config.pre_vote = false;
+    let mut node = Node::new(config, disk(&[1; 5], &[])).unwrap();
+    node.campaign();
+    let part = node.ready().persist.unwrap();
+    node.storage_mut().persist(part.clone());
+    node.on_persisted(part.id);
+    node.storage_mut().damage(FaultyEntry {
+        index: index(3),
+        term: Some(Term(1)),
+        kind: None,
+    });
+    node.step(envelope(
+        2,
+        1,
+        1,
+        Message::RepairAsk(ask(3, 3, entry_id(3, 1))),
+    ))
+    .unwrap();
+    let vote = Message::VoteResponse(VoteResponse { granted: true });
+    node.step(envelope(3, 1, 2, vote)).ok();
+    let status = node.status();
+    assert!(
+        status.leader != Some(id(1)) || status.repair.is_none(),
+        "{status}"
+    );
+}
+
+/// The leader n1 keeps its log from an older snapshot on. n3 needs 3, which turns out to be
+/// damaged when the core reads it; n1's newest snapshot covers it.
+#[test]
+fn a_follower_gets_the_snapshot_instead_of_damaged_entries_below_it() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.settle();
+    cluster.isolated.insert(id(3));
+    cluster.propose(id(1), &["a", "b", "c"]).unwrap();
+    cluster.settle();
+    let storage = cluster.node(id(1)).storage_mut();
+    storage.take_snapshot(index(4));
+    storage.damage(FaultyEntry {
+        index: index(3),
+        term: Some(Term(1)),
+        kind: None,
+    });
+    cluster.isolated.clear();
+    cluster.transcript.clear();
+    cluster.run(300);
+    assert_eq!(cluster.status(id(3)).last.index, index(4));
+}
+
+/// A cluster of one loses an entry that is applied: its own snapshot would do, and is not asked
+/// for; meanwhile nothing is committed.
+#[test]
+fn a_single_voter_asks_for_its_own_snapshot() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.propose(id(1), &["a", "b"]).unwrap();
+    cluster.settle();
+    cluster.damage(id(1), index(2), Left::Header);
+    cluster.run(300);
+    cluster.propose(id(1), &["c"]).unwrap();
+    cluster.run(300);
+    let told = cluster
+        .transcript
+        .iter()
+        .any(|line| line.contains("wants a snapshot"));
+    let status = cluster.status(id(1));
+    assert!(told || status.applied == index(4), "{status}");
+}
+
+/// {n1 n2}: the leader n1 loses a command that n2 never had, at run time.
+#[test]
+fn two_voters_give_up_what_only_one_had() {
+    let mut cluster = Cluster::new(2);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.settle();
+    cluster.isolated.insert(id(2));
+    cluster.propose(id(1), &["a"]).unwrap();
+    cluster.sync_all_of(id(1));
+    cluster.damage(id(1), index(2), Left::Header);
+    cluster.isolated.clear();
+    cluster.bag.clear();
+    cluster.run(500);
+    let (one, two) = (cluster.status(id(1)), cluster.status(id(2)));
+    assert_eq!(cluster.leaders().len(), 1, "{one}\n{two}");
+}
+
+/// Damage of an applied change of members, at run time; the driver takes a snapshot as
+/// `SnapshotWanted` asks.
+#[test]
+fn a_snapshot_over_a_damaged_change_has_its_configuration() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.settle();
+    cluster.join(id(4));
+    change(&mut cluster, 1, MemberChange::AddVoter(id(4))); // 2
+    change(&mut cluster, 1, MemberChange::Remove(id(2))); // 3
+    cluster.propose(id(1), &["a"]).unwrap();
+    cluster.settle();
+    for at in [2, 3] {
+        cluster.damage(id(1), index(at), Left::Header);
+    }
+    let expected = cluster.node(id(1)).configuration().clone();
+    let meta = cluster.node(id(1)).storage_mut().take_snapshot(index(4));
+    assert_eq!(meta.configuration, expected, "{meta}");
+}
+
+/// n1 lost 8, of unknown term; all others are compacted up to exactly 8. What a snapshot holds
+/// is committed, and n1 knows that 9 behind it is: 8 is the same.
+#[test]
+fn a_snapshot_of_committed_state_is_taken_below_the_commit_index() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(4),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[2, 2, 2, 2, 2, 2, 2, 3, 4], state);
+    }
+    cluster.damage(id(1), index(8), Left::Nothing);
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 8);
+    cluster.compact(id(3), 8);
+    cluster.isolated.clear();
+    cluster.transcript.clear();
+    cluster.run(1000);
+    let status = cluster.status(id(1));
+    assert!(status.repair.is_none(), "{status}");
+}
+
+/// As before, and the entry at which the snapshot ends is of unknown term and so is another
+/// before it: the snapshot is of no use, and is sent again and again.
+#[test]
+fn a_snapshot_of_no_use_is_not_sent_again_and_again() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(6),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[2, 2, 2, 2, 2, 2, 2, 3, 4, 4, 4, 4, 5, 6], state);
+    }
+    cluster.damage(id(1), index(8), Left::Nothing);
+    cluster.damage(id(1), index(13), Left::Nothing);
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 13);
+    cluster.compact(id(3), 13);
+    cluster.isolated.clear();
+    cluster.transcript.clear();
+    cluster.run(1000);
+    let of_no_use = cluster
+        .transcript
+        .iter()
+        .filter(|line| line.contains("cannot be told"))
+        .count();
+    let status = cluster.status(id(1));
+    assert!(status.repair.is_none(), "{status}, {of_no_use} x");
+}
+
+/// A repairing node that waits is to write what the leader sends (rule E3), all of it.
+#[test]
+fn a_repairing_node_gets_more_than_one_append() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(4),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[2, 2, 2, 2, 2, 2, 2, 3, 4], state);
+        cluster.member(id(node)).config.max_append_bytes = 1;
+    }
+    cluster.damage(id(1), index(8), Left::Nothing);
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 8);
+    cluster.compact(id(3), 8);
+    cluster.isolated.clear();
+    cluster.propose(id(2), &["a", "b", "c", "d"]).unwrap();
+    cluster.run(100);
+    let status = cluster.status(id(1));
+    assert_eq!(status.last.index, index(14), "{status}");
+}
+
+/// A repairing node asks for a snapshot that takes long. How many are on their way at once?
+#[test]
+fn few_snapshots_are_on_their_way_at_once() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(1),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[1; 9], state);
+    }
+    cluster.damage(id(1), index(8), Left::Header);
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 9);
+    cluster.compact(id(3), 9);
+    cluster.isolated.clear();
+    let mut transfers = Vec::new();
+    for _ in 0..1000 {
+        cluster.run_without_snapshots(1, &mut transfers);
+    }
+    assert!(
+        transfers.len() <= 2,
+        "{} transfers of the same snapshot at once in 1000 ticks",
+        transfers.len()
+    );
+}
+
+/// Entries come back one by one, and each time a snapshot is asked for anew.
+#[test]
+fn progress_elsewhere_does_not_repeat_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(1),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[1; 60], state);
+        cluster.member(id(node)).config.max_append_bytes = 1;
+    }
+    cluster.damage(id(1), index(8), Left::Header);
+    for at in 20..60 {
+        cluster.damage(id(1), index(at), Left::Header);
+    }
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 9);
+    cluster.compact(id(3), 9);
+    cluster.isolated.clear();
+    let mut transfers = Vec::new();
+    for _ in 0..45 {
+        cluster.run_without_snapshots(1, &mut transfers);
+    }
+    assert!(
+        transfers.len() <= 2,
+        "{} transfers of the same snapshot in 45 ticks",
+        transfers.len()
+    );
+}
+
+/// Answers are large and a link is slow: how much is asked for before the first one has come?
+#[test]
+fn what_is_asked_for_is_bounded_while_answers_are_on_their_way() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(1),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[1; 60], state);
+    }
+    for at in (2..60).step_by(3) {
+        cluster.damage(id(1), index(at), Left::Header);
+    }
+    cluster.start_all();
+    cluster.bag.clear();
+    for _ in 0..100 {
+        cluster.tick(id(1));
+        cluster.deliver_matching(|it| matches!(it.message, Message::RepairAsk(_)));
+    }
+    let answers = cluster
+        .bag
+        .iter()
+        .filter(|it| matches!(it.message, Message::RepairAnswer(_)))
+        .count();
+    assert!(
+        answers <= 2 * 16 * 2,
+        "{answers} answers of up to max_append_bytes on their way after 100 ticks"
+    );
+}
