@@ -381,8 +381,12 @@ impl Driver {
             tracing::warn!(%from, "snapshot message without its data dropped");
             return;
         }
-        if let Err(rejected) = self.node.step(envelope) {
-            tracing::debug!(%from, %rejected, "message rejected");
+        match self.node.step(envelope) {
+            Ok(()) => {}
+            Err(rejected) if rejected.is_expected() => {
+                tracing::debug!(%from, %rejected, "message rejected");
+            }
+            Err(rejected) => tracing::warn!(%from, %rejected, "message rejected"),
         }
     }
 

@@ -107,8 +107,8 @@ pub enum ConfigurationError {
     NotJoint,
 }
 
-/// Why [`Node::step`](crate::Node::step) did not act on a message. Nothing of it has taken effect,
-/// unless said otherwise.
+/// Why [`Node::step`](crate::Node::step) did not act on a message. Nothing of it has taken effect but
+/// a higher term, which is taken over in any case, and copies of damaged entries that it brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejected {
@@ -227,6 +227,35 @@ pub enum Rejected {
         /// Where the snapshot ends.
         id: EntryId,
     },
+}
+
+impl Rejected {
+    /// Whether this happens in a healthy cluster, because messages come late, twice or after a change
+    /// of leader; the others deserve a line in a log.
+    pub fn is_expected(&self) -> bool {
+        match self {
+            Rejected::StaleTerm { .. }
+            | Rejected::LeaderAlive { .. }
+            | Rejected::LeaseOwed { .. }
+            | Rejected::Unasked
+            | Rejected::NotLeader
+            | Rejected::NotVoter
+            | Rejected::UnknownSender { .. }
+            | Rejected::Overloaded
+            | Rejected::Repairing { .. }
+            | Rejected::SlowDisk { .. }
+            | Rejected::UnknownIdentity { .. } => true,
+            Rejected::NotForMe { .. }
+            | Rejected::TermOutOfRange { .. }
+            | Rejected::SecondLeader { .. }
+            | Rejected::MalformedAppend(_)
+            | Rejected::CommittedConflict { .. }
+            | Rejected::CommitBeyondLog { .. }
+            | Rejected::AckBeyondLog { .. }
+            | Rejected::MalformedSnapshot
+            | Rejected::MalformedRepair => false,
+        }
+    }
 }
 
 /// How an append contradicts itself.

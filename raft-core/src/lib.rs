@@ -13,6 +13,10 @@
 //! followers that lag, bounded proposals, storage that completes later, and leaders that give way
 //! when their disk is slow ([`Node::report_sync_age`]).
 //!
+//! Entries that a disk lost come back from the other nodes ([`InitialState::faulty`],
+//! [`Node::on_faulty`], [`Status::repair`]), and until then the node takes part only as far as it can
+//! without promising what it cannot read.
+//!
 //! Members change by [`Node::plan_configuration`] and [`Node::propose_configuration`] (thesis
 //! chapter 4): one entry if at most one voter comes or goes, else a joint configuration, which ends
 //! by a second entry that the driver proposes when [`Node::pending_leave`] says so.

@@ -125,7 +125,11 @@ impl<S: Storage> Node<S> {
     /// Appends commands to the log. Success means that this leader has them in memory; they may
     /// still be lost with its leadership, until they come back in [`Ready::committed`].
     ///
-    /// Returns the name of the first entry; the others follow it in order.
+    /// Returns the name of the first entry; the others follow it in order. What became of an entry
+    /// is known when its index is applied: if the entry applied there has its term, it was executed,
+    /// and if it has another, it never will be. Until then nothing is certain, not even when the
+    /// leadership ends or the entry is truncated here: another node may hold it. If a snapshot takes
+    /// its place the outcome stays unknown, unless the state machine itself remembers it.
     ///
     /// # Errors
     /// Definite: nothing of the batch will ever take effect.
@@ -396,7 +400,7 @@ impl<S: Storage> Node<S> {
             FetchPurpose::Apply => self.core.log.on_fetch_failed(fetch.range.start),
             FetchPurpose::Peer(peer) => {
                 if let RoleState::Leader(leader) = &mut self.role {
-                    leader.on_fetch_failed(peer, fetch.range.start);
+                    leader.on_fetch_failed(&mut self.core, peer, fetch.range.start);
                 }
             }
             FetchPurpose::Repair(..) => {} // The other one asks again.
@@ -458,6 +462,11 @@ impl<S: Storage> Node<S> {
         self.core.log.committed()
     }
 
+    /// Entries up to here are applied, as the driver reported.
+    pub fn applied_index(&self) -> LogIndex {
+        self.core.log.applied()
+    }
+
     /// Entries up to here are durable on this node.
     pub fn persisted_index(&self) -> LogIndex {
         self.core.log.persisted()
@@ -508,6 +517,11 @@ impl<S: Storage> Node<S> {
     /// The storage.
     pub fn storage(&self) -> &S {
         &self.core.log.storage
+    }
+
+    /// Ends the node's life, and gives its storage back.
+    pub fn into_storage(self) -> S {
+        self.core.log.storage
     }
 
     /// The storage, for the driver to carry out what [`Ready`] asked for.

@@ -90,8 +90,9 @@ pub struct Persist {
     /// New term and vote.
     pub hard_state: Option<HardState>,
     /// Install this snapshot, whose data the driver staged before it stepped the message: it
-    /// replaces the state machine and the whole log, which is empty afterwards. (A snapshot that
-    /// agrees with the log is never handed out: the core commits up to it and keeps the log.)
+    /// replaces the state machine and the whole log, which is empty afterwards, unless
+    /// `snapshot_keeps_log` says otherwise. (A snapshot that agrees with a whole log is not handed
+    /// out at all: the core commits up to it.)
     pub snapshot: Option<Box<SnapshotMeta>>,
     /// The snapshot takes the place of damaged entries only: it replaces the state machine, and the
     /// log up to its index is purged; what follows stays, and must not be gone for a moment.
@@ -131,7 +132,7 @@ pub struct Fetch {
 pub enum FetchPurpose {
     /// They go to this follower.
     Peer(NodeId),
-    /// They go to this node, which lost them.
+    /// They go to this node, which asked for what it lost.
     Repair(NodeId, RepairAsk),
     /// They are committed and go to the state machine.
     Apply,

@@ -29,8 +29,8 @@ pub trait Storage {
     /// Newest index present; `first_index() - 1` if the log is empty.
     fn last_index(&self) -> LogIndex;
 
-    /// Term of the entry at `index`, for all of `first_index() - 1 ..= last_index()` but the damaged
-    /// ones.
+    /// Term of the entry at `index`, for all of `first_index() - 1 ..= last_index()` but those that
+    /// [`InitialState::faulty`] named. What turns out to be damaged later keeps its term.
     ///
     /// # Errors
     /// [`StorageError::Compacted`] below, [`StorageError::Unavailable`] above that range; never
@@ -78,7 +78,9 @@ pub enum StorageError {
 pub struct InitialState {
     /// Term and vote.
     pub hard_state: HardState,
-    /// The configuration of the newest snapshot, or the one the cluster was founded with.
+    /// The configuration of the newest snapshot, or the one the cluster was founded with. A node that
+    /// joins later has the founding one as well: it learns from the log that it is a member, and with
+    /// itself as the only voter it would lead a cluster of its own.
     pub configuration: Configuration,
     /// Where that configuration was appended; 0 for the founding one.
     pub configuration_index: LogIndex,

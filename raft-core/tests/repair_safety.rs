@@ -342,6 +342,25 @@ fn a_follower_gets_the_snapshot_instead_of_damaged_entries_below_it() {
     assert_eq!(cluster.status(id(3)).last.index, index(4));
 }
 
+/// As before; the entry is not in memory, and its damage shows when the driver reads it.
+#[test]
+fn a_follower_gets_the_snapshot_instead_of_what_cannot_be_fetched() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.settle();
+    cluster.isolated.insert(id(3));
+    cluster.propose(id(1), &["a", "b", "c"]).unwrap();
+    cluster.settle();
+    let storage = cluster.node(id(1)).storage_mut();
+    storage.take_snapshot(index(4));
+    storage.evict_below(index(9));
+    cluster.damage_silently(id(1), index(3));
+    cluster.isolated.clear();
+    cluster.run(50);
+    assert_eq!(cluster.status(id(3)).last.index, index(4));
+}
+
 /// A cluster of one loses an entry that is applied: its own snapshot would do, and is not asked
 /// for; meanwhile nothing is committed.
 #[test]

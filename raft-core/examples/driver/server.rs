@@ -226,9 +226,12 @@ impl<M: StateMachine> Server<M> {
         if let (Some(meta), Some(state)) = (packet.envelope.message.snapshot(), packet.snapshot) {
             self.staged.insert(meta.id, state);
         }
-        // A rejected message is no error of ours: most are late.
-        if let Err(rejected) = self.node.step(packet.envelope) {
-            println!("{}: rejects a message: {rejected}", self.node.id());
+        // Most rejected messages are late, which is no error of anybody.
+        match self.node.step(packet.envelope) {
+            Err(rejected) if !rejected.is_expected() => {
+                println!("{}: rejects a message: {rejected}", self.node.id());
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 

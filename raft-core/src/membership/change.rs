@@ -2,8 +2,10 @@
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::Configuration;
+use crate::types::write_spaced;
 use crate::{ChangeError, NodeId};
 
 /// What is to become of one member.
@@ -41,6 +43,27 @@ impl ConfigurationChange {
             changes: changes.into_iter().collect(),
             auto_leave: true,
         }
+    }
+}
+
+impl fmt::Display for MemberChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self {
+            MemberChange::AddVoter(_) => "add voter",
+            MemberChange::AddLearner(_) => "add learner",
+            MemberChange::Promote(_) => "promote",
+            MemberChange::Demote(_) => "demote",
+            MemberChange::Remove(_) => "remove",
+        };
+        write!(f, "{what} {}", self.node())
+    }
+}
+
+impl fmt::Display for ConfigurationChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(")?;
+        write_spaced(f, &self.changes)?;
+        f.write_str(if self.auto_leave { ") auto" } else { ")" })
     }
 }
 

@@ -49,15 +49,24 @@ impl Leader {
         self.needs_flush = true;
     }
 
-    pub(crate) fn on_fetch_failed(&mut self, peer: NodeId, start: LogIndex) {
+    /// The entries are gone. If our newest snapshot covers them it takes their place, also if they are
+    /// damaged and still there.
+    pub(crate) fn on_fetch_failed<S: Storage>(
+        &mut self,
+        core: &mut Core<S>,
+        peer: NodeId,
+        start: LogIndex,
+    ) {
         let progress = self
             .peers
             .get_mut(peer)
             .filter(|progress| progress.fetching == Some(start));
-        if let Some(progress) = progress {
-            progress.fetching = None;
-            self.needs_flush = true;
+        let Some(progress) = progress else { return };
+        progress.fetching = None;
+        if core.log.is_in_snapshot(start) {
+            send_snapshot(core, peer, progress);
         }
+        self.needs_flush = true;
     }
 }
 

@@ -27,7 +27,8 @@ pub struct MemoryStorage {
 }
 
 impl MemoryStorage {
-    /// An empty log of a cluster that is founded with these voters.
+    /// An empty log of a cluster that is founded with these voters; also for a node that joins later,
+    /// which is not among them.
     pub fn new(voters: impl IntoIterator<Item = NodeId>) -> MemoryStorage {
         MemoryStorage::with_configuration(Configuration::new(voters))
     }
@@ -73,7 +74,7 @@ impl MemoryStorage {
     }
 
     /// Damages a stored entry: it cannot be read any more, and of its term and kind only that is
-    /// known which `faulty` tells. A node that runs is told by
+    /// known which `faulty` tells; its term must be among it while a node runs. The node is told by
     /// [`Node::on_faulty`](crate::Node::on_faulty), or finds out at its next start.
     ///
     /// # Panics
@@ -155,7 +156,7 @@ impl MemoryStorage {
     }
 
     /// Notes a snapshot of the applied state at `index`, which from then on is the one sent to
-    /// followers.
+    /// followers. `index` must be applied: what is not may still be overwritten.
     ///
     /// # Panics
     /// If the log does not hold `index`.
@@ -346,5 +347,27 @@ impl Storage for MemoryStorage {
 
     fn snapshot(&self) -> Option<SnapshotMeta> {
         self.snapshot.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// n1 asked for 2; while the copy was on its way a snapshot was taken and the log purged.
+    #[test]
+    fn copy_of_a_purged_entry_is_not_written_over_another() {
+        let mut storage = MemoryStorage::new([NodeId(1)]);
+        let entry = |index| Entry::noop(LogIndex(index), Term(1));
+        storage.append((1..=4).map(entry).collect());
+        storage.damage(FaultyEntry {
+            index: LogIndex(2),
+            term: Some(Term(1)),
+            kind: None,
+        });
+        storage.take_snapshot(LogIndex(3));
+        storage.purge(LogIndex(3));
+        storage.repair(entry(2));
+        assert!(storage.stored().eq([&entry(4)]));
     }
 }

@@ -2,7 +2,8 @@
 //! nodes crash with some of their writes done; what must hold of the cluster is checked after every
 //! step.
 //!
-//! `RAFT_STORM_SEEDS=10000` runs more of them, `RAFT_STORM_SEED=17` one again.
+//! `RAFT_STORM_SEEDS=10000` runs more of them, from `RAFT_STORM_FIRST` on; `RAFT_STORM_SEED=17` one
+//! again, and with `RAFT_STORM_TOLD=1` all that happens in it is printed.
 
 mod damage;
 #[path = "../harness/mod.rs"]
@@ -533,10 +534,13 @@ fn storms_never_break_safety_and_always_end_in_agreement() {
         println!("seed {seed}: {:?}", run(seed));
         return;
     }
-    let count = setting("RAFT_STORM_SEEDS").unwrap_or(DEFAULT_SEEDS);
-    println!("storms with seeds 0..{count}, {STEPS} steps each, twice that where members change");
+    let first = setting("RAFT_STORM_FIRST").unwrap_or(0);
+    let last = first + setting("RAFT_STORM_SEEDS").unwrap_or(DEFAULT_SEEDS);
+    println!(
+        "storms with seeds {first}..{last}, {STEPS} steps each, twice that where members change"
+    );
     let mut seen = [0; SIGNS.len()];
-    for seed in 0..count {
+    for seed in first..last {
         match std::panic::catch_unwind(|| run(seed)) {
             Ok(more) => seen
                 .iter_mut()

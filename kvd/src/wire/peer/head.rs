@@ -209,6 +209,7 @@ impl<'a> MessageHead<'a> {
             Message::RepairAsk(ask) => MessageHead::Repair(RepairHead::Ask(Ask::of(ask))),
             Message::Repairing(repairing) => MessageHead::Repair(RepairHead::Repairing {
                 count: repairing.count,
+                next: repairing.next.0,
             }),
             Message::SnapshotAsk(ask) => MessageHead::Repair(RepairHead::SnapshotAsk {
                 covering: ask.covering.0,

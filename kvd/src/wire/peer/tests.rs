@@ -123,7 +123,10 @@ fn samples() -> Vec<PeerMessage> {
         }),
         answer(RepairOutcome::Never { held: None }),
         answer(RepairOutcome::Maybe),
-        Message::Repairing(Repairing { count: 2 }),
+        Message::Repairing(Repairing {
+            count: 2,
+            next: LogIndex(8),
+        }),
         Message::SnapshotAsk(SnapshotAsk {
             covering: LogIndex(5),
         }),

@@ -30,6 +30,7 @@ pub(super) enum RepairHead<'a> {
     },
     Repairing {
         count: u64,
+        next: u64,
     },
     SnapshotAsk {
         covering: u64,
@@ -111,7 +112,10 @@ impl<'a> RepairHead<'a> {
                 answer(ask, RepairOutcome::Never { held })
             }
             RepairHead::Maybe { ask } => answer(ask, RepairOutcome::Maybe),
-            RepairHead::Repairing { count } => Message::Repairing(Repairing { count }),
+            RepairHead::Repairing { count, next } => {
+                let next = LogIndex(next);
+                Message::Repairing(Repairing { count, next })
+            }
             RepairHead::SnapshotAsk { covering } => {
                 let covering = LogIndex(covering);
                 Message::SnapshotAsk(SnapshotAsk { covering })
