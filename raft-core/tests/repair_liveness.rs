@@ -1,0 +1,268 @@
+//! What a review of the repair found: each of these stories once did not end, or flooded the network.
+
+mod harness;
+
+use harness::disk::Left;
+use harness::{Cluster, id, index};
+use raft_core::{FaultyEntry, HardState, Message, Term};
+
+/// The leader n1 keeps its log from an older snapshot on. n3 needs 3, which turns out to be
+/// damaged when the core reads it; n1's newest snapshot covers it.
+#[test]
+fn a_follower_gets_the_snapshot_instead_of_damaged_entries_below_it() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.settle();
+    cluster.isolated.insert(id(3));
+    cluster.propose(id(1), &["a", "b", "c"]).unwrap();
+    cluster.settle();
+    let storage = cluster.node(id(1)).storage_mut();
+    storage.take_snapshot(index(4));
+    storage.damage(FaultyEntry {
+        index: index(3),
+        term: Some(Term(1)),
+        kind: None,
+    });
+    cluster.isolated.clear();
+    cluster.transcript.clear();
+    cluster.run(300);
+    assert_eq!(cluster.status(id(3)).last.index, index(4));
+}
+
+/// As before; the entry is not in memory, and its damage shows when the driver reads it.
+#[test]
+fn a_follower_gets_the_snapshot_instead_of_what_cannot_be_fetched() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.settle();
+    cluster.isolated.insert(id(3));
+    cluster.propose(id(1), &["a", "b", "c"]).unwrap();
+    cluster.settle();
+    let storage = cluster.node(id(1)).storage_mut();
+    storage.take_snapshot(index(4));
+    storage.evict_below(index(9));
+    cluster.damage_silently(id(1), index(3));
+    cluster.isolated.clear();
+    cluster.run(50);
+    assert_eq!(cluster.status(id(3)).last.index, index(4));
+}
+
+/// A cluster of one loses an entry that is applied: its own snapshot would do, and is not asked
+/// for; meanwhile nothing is committed.
+#[test]
+fn a_single_voter_asks_for_its_own_snapshot() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.propose(id(1), &["a", "b"]).unwrap();
+    cluster.settle();
+    cluster.damage(id(1), index(2), Left::Header);
+    cluster.run(300);
+    cluster.propose(id(1), &["c"]).unwrap();
+    cluster.run(300);
+    let told = cluster
+        .transcript
+        .iter()
+        .any(|line| line.contains("wants a snapshot"));
+    let status = cluster.status(id(1));
+    assert!(told || status.applied == index(4), "{status}");
+}
+
+/// {n1 n2}: the leader n1 loses a command that n2 never had, at run time.
+#[test]
+fn two_voters_give_up_what_only_one_had() {
+    let mut cluster = Cluster::new(2);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.settle();
+    cluster.isolated.insert(id(2));
+    cluster.propose(id(1), &["a"]).unwrap();
+    cluster.sync_all_of(id(1));
+    cluster.damage(id(1), index(2), Left::Header);
+    cluster.isolated.clear();
+    cluster.bag.clear();
+    cluster.run(500);
+    let (one, two) = (cluster.status(id(1)), cluster.status(id(2)));
+    assert_eq!(cluster.leaders().len(), 1, "{one}\n{two}");
+}
+
+/// n1 lost 8, of unknown term; all others are compacted up to exactly 8. What a snapshot holds
+/// is committed, and n1 knows that 9 behind it is: 8 is the same.
+#[test]
+fn a_snapshot_of_committed_state_is_taken_below_the_commit_index() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(4),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[2, 2, 2, 2, 2, 2, 2, 3, 4], state);
+    }
+    cluster.damage(id(1), index(8), Left::Nothing);
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 8);
+    cluster.compact(id(3), 8);
+    cluster.isolated.clear();
+    cluster.transcript.clear();
+    cluster.run(1000);
+    let status = cluster.status(id(1));
+    assert!(status.repair.is_none(), "{status}");
+}
+
+/// As before, and the entry at which the snapshot ends is of unknown term and so is another
+/// before it: the snapshot is of no use, and is sent again and again.
+#[test]
+fn a_snapshot_of_no_use_is_not_sent_again_and_again() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(6),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[2, 2, 2, 2, 2, 2, 2, 3, 4, 4, 4, 4, 5, 6], state);
+    }
+    cluster.damage(id(1), index(8), Left::Nothing);
+    cluster.damage(id(1), index(13), Left::Nothing);
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 13);
+    cluster.compact(id(3), 13);
+    cluster.isolated.clear();
+    cluster.transcript.clear();
+    cluster.run(1000);
+    let of_no_use = cluster
+        .transcript
+        .iter()
+        .filter(|line| line.contains("cannot be told"))
+        .count();
+    let status = cluster.status(id(1));
+    assert!(status.repair.is_none(), "{status}, {of_no_use} x");
+}
+
+/// A repairing node that waits is to write what the leader sends (rule E3), all of it.
+#[test]
+fn a_repairing_node_gets_more_than_one_append() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(4),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[2, 2, 2, 2, 2, 2, 2, 3, 4], state);
+        cluster.member(id(node)).config.max_append_bytes = 1;
+    }
+    cluster.damage(id(1), index(8), Left::Nothing);
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 8);
+    cluster.compact(id(3), 8);
+    cluster.isolated.clear();
+    cluster.propose(id(2), &["a", "b", "c", "d"]).unwrap();
+    cluster.run(100);
+    let status = cluster.status(id(1));
+    assert_eq!(status.last.index, index(14), "{status}");
+}
+
+/// A repairing node asks for a snapshot that takes long. How many are on their way at once?
+#[test]
+fn few_snapshots_are_on_their_way_at_once() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(1),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[1; 9], state);
+    }
+    cluster.damage(id(1), index(8), Left::Header);
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 9);
+    cluster.compact(id(3), 9);
+    cluster.isolated.clear();
+    let mut transfers = Vec::new();
+    for _ in 0..1000 {
+        cluster.run_without_snapshots(1, &mut transfers);
+    }
+    assert!(
+        transfers.len() <= 2,
+        "{} transfers of the same snapshot at once in 1000 ticks",
+        transfers.len()
+    );
+}
+
+/// Entries come back one by one, and each time a snapshot is asked for anew.
+#[test]
+fn progress_elsewhere_does_not_repeat_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(1),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[1; 60], state);
+        cluster.member(id(node)).config.max_append_bytes = 1;
+    }
+    cluster.damage(id(1), index(8), Left::Header);
+    for at in 20..60 {
+        cluster.damage(id(1), index(at), Left::Header);
+    }
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), 9);
+    cluster.compact(id(3), 9);
+    cluster.isolated.clear();
+    let mut transfers = Vec::new();
+    for _ in 0..45 {
+        cluster.run_without_snapshots(1, &mut transfers);
+    }
+    assert!(
+        transfers.len() <= 2,
+        "{} transfers of the same snapshot in 45 ticks",
+        transfers.len()
+    );
+}
+
+/// Answers are large and a link is slow: how much is asked for before the first one has come?
+#[test]
+fn what_is_asked_for_is_bounded_while_answers_are_on_their_way() {
+    let mut cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let state = HardState {
+            term: Term(1),
+            vote: None,
+        };
+        cluster.set_log(id(node), &[1; 60], state);
+    }
+    for at in (2..60).step_by(3) {
+        cluster.damage(id(1), index(at), Left::Header);
+    }
+    cluster.start_all();
+    cluster.bag.clear();
+    for _ in 0..100 {
+        cluster.tick(id(1));
+        cluster.deliver_matching(|it| matches!(it.message, Message::RepairAsk(_)));
+    }
+    let answers = cluster
+        .bag
+        .iter()
+        .filter(|it| matches!(it.message, Message::RepairAnswer(_)))
+        .count();
+    assert!(
+        answers <= 2 * 16 * 2,
+        "{answers} answers of up to max_append_bytes on their way after 100 ticks"
+    );
+}
