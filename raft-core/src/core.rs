@@ -76,10 +76,12 @@ impl<S: Storage> Core<S> {
     }
 
     /// Sends with a term that would be, see [`Envelope`].
+    #[inline]
     pub(crate) fn send_in(&mut self, term: Term, to: NodeId, message: Message) {
         assert_ne!(to, self.id(), "{} to itself", message.name());
+        let from = self.id();
         self.outbox.send(Envelope {
-            from: self.id(),
+            from,
             to,
             term,
             message,

@@ -228,6 +228,7 @@ impl<S: Storage> Node<S> {
     }
 }
 
+#[inline]
 fn check_content(envelope: &Envelope) -> Result<(), Rejected> {
     match &envelope.message {
         Message::Append(append) => {

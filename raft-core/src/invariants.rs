@@ -35,6 +35,11 @@ impl<S: Storage> Node<S> {
             "committed {committed} beyond the end {}",
             log.last_index()
         );
+        assert_eq!(
+            log.last_index(),
+            log.unstable_end().prev(),
+            "the log ends where its entries in memory do"
+        );
         let (persisted, unstable) = (log.persisted(), log.unstable_first());
         if log.is_installing() {
             assert!(

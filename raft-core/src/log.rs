@@ -8,6 +8,7 @@ mod unstable;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::ops::Range;
 
 use self::faults::Faults;
@@ -27,6 +28,9 @@ use crate::{
 pub(crate) struct RaftLog<S> {
     pub(crate) storage: S,
     unstable: Unstable,
+    /// The last entry, or the end of what was compacted. Its term is always known. It repeats what
+    /// `unstable` and the storage say, because nearly every message is about the end of the log.
+    last: EntryId,
     /// A snapshot that replaces the log and is not durable yet. While it waits the storage is not
     /// asked for anything, because it may answer for the old log or for the new one.
     installing: Option<Installing>,
@@ -88,6 +92,7 @@ impl<S: Storage> RaftLog<S> {
         let mut log = RaftLog {
             storage,
             unstable,
+            last: EntryId::default(),
             installing: None,
             covering: None,
             faults: Faults::new(faulty, repair_base),
@@ -95,6 +100,7 @@ impl<S: Storage> RaftLog<S> {
             committed,
             applying,
         };
+        log.last = log.end_at(persisted);
         log.settle_terms();
         // The stored commit index may lag, so it may as well name an entry whose term is known:
         // appends are compared with it.
@@ -110,22 +116,33 @@ impl<S: Storage> RaftLog<S> {
     }
 
     pub(crate) fn last_index(&self) -> LogIndex {
-        self.unstable.end().prev()
+        self.last.index
     }
 
     pub(crate) fn last_id(&self) -> EntryId {
-        self.unstable.last_id().unwrap_or_else(|| {
-            let index = self.last_index();
-            let term = self
-                .term(index)
-                .expect("the term of the last entry is always known");
-            EntryId { index, term }
-        })
+        self.last
+    }
+
+    /// The name of the entry that is to be the last one.
+    fn end_at(&self, index: LogIndex) -> EntryId {
+        let term = self
+            .term_within(index)
+            .expect("the term of the last entry is always known");
+        EntryId { index, term }
     }
 
     /// The term of the entry at `index`, or of the end of what was compacted; none outside, and
     /// none for a damaged entry of which not even that can be read.
+    #[inline]
     pub(crate) fn term(&self, index: LogIndex) -> Option<Term> {
+        match index.cmp(&self.last.index) {
+            Ordering::Less => self.term_within(index),
+            Ordering::Equal => Some(self.last.term),
+            Ordering::Greater => None,
+        }
+    }
+
+    fn term_within(&self, index: LogIndex) -> Option<Term> {
         if index >= self.unstable.first() {
             return self.unstable.id(index).map(|id| id.term);
         }
@@ -253,6 +270,7 @@ impl<S: Storage> RaftLog<S> {
     }
 
     pub(crate) fn append(&mut self, entries: Vec<Entry>) {
+        self.last = entries.last().map_or(self.last, Entry::id);
         self.unstable.append(entries);
     }
 
@@ -268,6 +286,7 @@ impl<S: Storage> RaftLog<S> {
             "truncation from {from} below {}",
             self.first_index()
         );
+        self.last = self.end_at(from.prev());
         self.unstable.truncate(from);
         self.faults.truncate(from);
         self.persisted = self.persisted.min(from.prev());
@@ -282,6 +301,7 @@ impl<S: Storage> RaftLog<S> {
             self.committed
         );
         self.unstable = Unstable::new(index.next());
+        self.last = meta.id;
         self.persisted = self.persisted.min(self.committed);
         self.committed = index;
         self.applying.forget_fetch();
@@ -317,10 +337,10 @@ impl<S: Storage> RaftLog<S> {
 
     pub(crate) fn has_unsubmitted(&self) -> bool {
         let is_waiting = |it: &Installing| !it.submitted;
-        self.installing.as_ref().is_some_and(is_waiting)
+        self.unstable.has_unsubmitted()
+            || self.installing.as_ref().is_some_and(is_waiting)
             || self.covering.as_ref().is_some_and(|it| self.may_cover(it))
-            || self.faults.has_received()
-            || self.unstable.has_unsubmitted()
+            || (self.is_faulty() && self.faults.has_received())
     }
 
     /// A snapshot that keeps the log is written only after the log up to it: a crash between would
@@ -406,9 +426,15 @@ impl<S: Storage> RaftLog<S> {
         self.unstable.first()
     }
 
+    pub(crate) fn unstable_end(&self) -> LogIndex {
+        self.unstable.end()
+    }
+
     /// Whether committed entries can be handed out, or asked for, now.
     pub(crate) fn has_committed(&self, max_bytes: u64) -> bool {
-        self.installing.is_none()
+        // First what mostly decides.
+        self.applying.handed_out < self.committed
+            && self.installing.is_none()
             && self.covering.is_none()
             && self.applying.fetching.is_none()
             && self.applying.handed_out < self.applicable()

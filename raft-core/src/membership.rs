@@ -77,13 +77,6 @@ impl Configuration {
         self.voters.union(&self.voters_outgoing).copied()
     }
 
-    pub(crate) fn quorum(&self) -> JointQuorum<'_> {
-        JointQuorum {
-            incoming: &self.voters,
-            outgoing: &self.voters_outgoing,
-        }
-    }
-
     /// Whether each half that there is has so many voters.
     pub(crate) fn has_voters_in_each_half(&self, least: usize) -> bool {
         let outgoing = self.voters_outgoing.len();
@@ -230,17 +223,48 @@ impl fmt::Display for Configuration {
 /// All configurations of the log that may still matter: the one in force and those it would be
 /// rolled back to.
 ///
-/// Invariant: never empty, strictly ascending by index.
+/// Invariant: never empty, strictly ascending by index; `voters` are those of the last one.
 #[derive(Clone, Debug)]
 pub(crate) struct Membership {
     history: Vec<(LogIndex, Configuration)>,
+    voters: Voters,
+}
+
+/// The voters of the configuration in force once more. They are asked for at each acknowledgement,
+/// and are few: a walk over a vector is quicker than one over a tree.
+#[derive(Clone, Debug)]
+struct Voters {
+    incoming: Vec<NodeId>,
+    outgoing: Vec<NodeId>,
+}
+
+impl Voters {
+    fn of(configuration: &Configuration) -> Voters {
+        Voters {
+            incoming: configuration.voters.iter().copied().collect(),
+            outgoing: configuration.voters_outgoing.iter().copied().collect(),
+        }
+    }
 }
 
 impl Membership {
     pub(crate) fn new(index: LogIndex, configuration: Configuration) -> Membership {
         Membership {
+            voters: Voters::of(&configuration),
             history: Vec::from([(index, configuration)]),
         }
+    }
+
+    /// The voters of the configuration in force.
+    pub(crate) fn quorum(&self) -> JointQuorum<'_> {
+        JointQuorum {
+            incoming: &self.voters.incoming,
+            outgoing: &self.voters.outgoing,
+        }
+    }
+
+    fn on_changed(&mut self) {
+        self.voters = Voters::of(self.current());
     }
 
     /// The configuration in force.
@@ -290,6 +314,7 @@ impl Membership {
             return false; // Older than what matters, if it is not known.
         }
         self.history.insert(position, (index, configuration));
+        self.on_changed();
         true
     }
 
@@ -300,6 +325,7 @@ impl Membership {
             self.current_index()
         );
         self.history.push((index, configuration));
+        self.on_changed();
     }
 
     /// Rolls back to what was in force before `from`. Returns whether anything changed.
@@ -311,12 +337,16 @@ impl Membership {
             "truncation from {from} takes the base configuration of {base}"
         );
         self.history.retain(|(index, _)| *index < from);
+        self.on_changed();
         self.history.len() != before
     }
 
     /// Forgets what lies before the configuration in force at `index`, which will never be
     /// truncated.
     pub(crate) fn forget_before(&mut self, index: LogIndex) {
+        if self.history.len() == 1 {
+            return;
+        }
         let needed = self
             .history
             .iter()

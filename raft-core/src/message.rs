@@ -288,14 +288,6 @@ impl Message {
         }
     }
 
-    /// Whether the message has nothing to do with terms, so that nobody looks at its envelope's.
-    pub(crate) fn ignores_terms(&self) -> bool {
-        matches!(
-            self,
-            Message::RepairAsk(_) | Message::RepairAnswer(_) | Message::SnapshotAsk(_)
-        )
-    }
-
     /// Whether the envelope's term is one that would be, so that it says nothing about the sender's
     /// own term.
     pub(crate) fn has_future_term(&self) -> bool {

@@ -307,11 +307,11 @@ impl<S: Storage> Node<S> {
         let durable = core.durable();
         let outbox = &mut core.outbox;
         outbox.take_messages(durable, &mut ready.messages, &mut ready.messages_after_sync);
+        core::mem::swap(&mut outbox.events, &mut ready.events);
         if outbox.has_reports() {
             core::mem::swap(&mut outbox.read_states, &mut ready.read_states);
             core::mem::swap(&mut outbox.read_failures, &mut ready.read_failures);
             core::mem::swap(&mut outbox.fetches, &mut ready.fetches);
-            core::mem::swap(&mut outbox.events, &mut ready.events);
         }
     }
 
@@ -329,12 +329,18 @@ impl<S: Storage> Node<S> {
         if let Some(index) = completion.covers {
             self.core.log.persisted_to(index);
         }
+        if self.core.log.is_faulty() {
+            self.complete_repair(id);
+        }
+        self.on_durable();
+    }
+
+    fn complete_repair(&mut self, id: PersistId) {
         let count = self.core.log.faults.complete(id);
         if count > 0 {
             let left = self.core.log.faults.count();
             self.core.event(Event::Repaired { count, left });
         }
-        self.on_durable();
     }
 
     /// The committed entries up to `index` are applied.

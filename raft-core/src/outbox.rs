@@ -26,15 +26,12 @@ pub(crate) struct Durable {
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty() && !self.has_reports()
+        self.messages.is_empty() && self.events.is_empty() && !self.has_reports()
     }
 
-    /// Whether there is something beside messages, which is rare.
+    /// Whether there is something beside messages and events, which is rare.
     pub(crate) fn has_reports(&self) -> bool {
-        !(self.read_states.is_empty()
-            && self.read_failures.is_empty()
-            && self.fetches.is_empty()
-            && self.events.is_empty())
+        !(self.read_states.is_empty() && self.read_failures.is_empty() && self.fetches.is_empty())
     }
 
     #[inline]
@@ -103,15 +100,14 @@ impl Outbox {
 
 /// Whether everything that `envelope` promises is on disk.
 fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
-    if envelope.message.has_future_term() || envelope.message.ignores_terms() {
-        return true;
-    }
     // A message shows its sender's term, and whoever acts on it must be able to rely on that: n1,
     // whose term 7 is not on disk, could come back in term 6 and vote there again.
-    if envelope.term > durable.hard_state.term {
-        return false;
-    }
+    let term_is_durable = envelope.term <= durable.hard_state.term;
     match &envelope.message {
+        Message::AppendResponse(AppendResponse::Accepted { matched }) => {
+            term_is_durable && *matched <= durable.log
+        }
+        Message::SnapshotResponse(response) => term_is_durable && response.matched <= durable.log,
         // The candidate's vote for itself, and the log it boasts of.
         Message::Vote(_) => false,
         Message::VoteResponse(VoteResponse { granted: true }) => {
@@ -121,12 +117,15 @@ fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
                     vote: Some(envelope.to),
                 }
         }
-        Message::AppendResponse(AppendResponse::Accepted { matched }) => *matched <= durable.log,
-        Message::SnapshotResponse(response) => response.matched <= durable.log,
-        Message::VoteResponse(VoteResponse { granted: false })
+        // These show no term of the sender.
+        Message::PreVote(_)
+        | Message::PreVoteResponse(VoteResponse { granted: true })
+        | Message::RepairAsk(_)
+        | Message::RepairAnswer(_)
+        | Message::SnapshotAsk(_) => true,
+        Message::PreVoteResponse(VoteResponse { granted: false })
+        | Message::VoteResponse(VoteResponse { granted: false })
         | Message::AppendResponse(AppendResponse::Rejected { .. })
-        | Message::PreVote(_)
-        | Message::PreVoteResponse(_)
         | Message::Append(_)
         | Message::Heartbeat(_)
         | Message::HeartbeatResponse(_)
@@ -134,11 +133,8 @@ fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
         | Message::ReadIndex(_)
         | Message::ReadIndexResponse(_)
         | Message::TimeoutNow
-        | Message::RepairAsk(_)
-        | Message::RepairAnswer(_)
         | Message::Repairing(_)
-        | Message::SnapshotAsk(_)
-        | Message::RepairSnapshot(_) => true,
+        | Message::RepairSnapshot(_) => term_is_durable,
     }
 }
 

@@ -29,8 +29,12 @@ mod tests {
     use crate::NodeId;
 
     /// Whether `present` holds more than half of `voters`; an empty half agrees to anything.
-    fn is_majority(voters: &BTreeSet<NodeId>, present: &BTreeSet<NodeId>) -> bool {
-        voters.is_empty() || voters.intersection(present).count() * 2 > voters.len()
+    fn is_majority(voters: &[NodeId], present: &BTreeSet<NodeId>) -> bool {
+        let count = voters
+            .iter()
+            .filter(|voter| present.contains(voter))
+            .count();
+        voters.is_empty() || count * 2 > voters.len()
     }
 
     fn is_quorum(quorum: JointQuorum<'_>, present: &BTreeSet<NodeId>) -> bool {
@@ -50,7 +54,8 @@ mod tests {
     }
 
     fn all(quorum: JointQuorum<'_>) -> BTreeSet<NodeId> {
-        quorum.incoming.union(quorum.outgoing).copied().collect()
+        let halves = quorum.incoming.iter().chain(quorum.outgoing);
+        halves.copied().collect()
     }
 
     /// The largest of the given values that all members of some quorum have reached.
@@ -105,6 +110,7 @@ mod tests {
             answers in
                 prop::collection::btree_map((1..8_u64).prop_map(NodeId), any::<bool>(), 0..8),
         ) {
+            let [incoming, outgoing] = [incoming, outgoing].map(Vec::from_iter);
             let quorum = JointQuorum { incoming: &incoming, outgoing: &outgoing };
             let reached = quorum.reached(|node| values.get(&node).copied().unwrap_or(0));
             prop_assert_eq!(reached, slow_reached(quorum, &values));

@@ -111,6 +111,9 @@ impl<S: Storage> Core<S> {
 
     /// Asks all other nodes for what is missing.
     pub(crate) fn flush_repair(&mut self) {
+        if !self.log.is_faulty() {
+            return;
+        }
         self.log.forget_purged_faults();
         if !self.repair_is_due() {
             return;

@@ -208,7 +208,7 @@ impl<S: Storage> Node<S> {
         let RoleState::Candidate(candidate) = &self.role else {
             panic!("{} won without standing", self.core.id())
         };
-        let quorum = self.core.membership.current().quorum();
+        let quorum = self.core.membership.quorum();
         assert!(
             quorum.is_met_by(|voter| candidate.was_granted_by(voter)),
             "won term {} without a quorum",

@@ -123,6 +123,9 @@ impl Faults {
 
     /// The oldest damaged entry at or above `index`.
     pub(crate) fn first_from(&self, index: LogIndex) -> Option<LogIndex> {
+        if self.entries.is_empty() {
+            return None; // As mostly, and at each turn: a search in an empty tree is not for free.
+        }
         self.entries.range(index..).next().map(|(index, _)| *index)
     }
 

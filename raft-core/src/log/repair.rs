@@ -27,22 +27,25 @@ impl<S: Storage> RaftLog<S> {
     /// we: the leader of term 4 made both 7@4 and 9@4, and every log that holds 9@4 holds what that
     /// leader had at 7.
     /// What lies below the beginning of the log counts as not held.
+    #[inline]
     pub(crate) fn may_hold(&self, id: EntryId) -> Holds {
         match self.term(id.index) {
             Some(term) if term == id.term => Holds::Yes,
             Some(_) => Holds::No,
             None if !self.faults.is_unknown(id.index) => Holds::No,
-            None => {
-                let least = self.newest_known(id.index).term;
-                let most = self.oldest_known(id.index).term;
-                if id.term == most {
-                    Holds::Yes
-                } else if (least..most).contains(&id.term) {
-                    Holds::Perhaps
-                } else {
-                    Holds::No
-                }
-            }
+            None => self.may_hold_unknown(id),
+        }
+    }
+
+    fn may_hold_unknown(&self, id: EntryId) -> Holds {
+        let least = self.newest_known(id.index).term;
+        let most = self.oldest_known(id.index).term;
+        if id.term == most {
+            Holds::Yes
+        } else if (least..most).contains(&id.term) {
+            Holds::Perhaps
+        } else {
+            Holds::No
         }
     }
 
@@ -65,12 +68,18 @@ impl<S: Storage> RaftLog<S> {
 
     /// The newest entry at or below `index` whose term is known.
     pub(crate) fn newest_known(&self, index: LogIndex) -> EntryId {
+        let index = self.newest_known_index(index);
+        let term = self.term(index).unwrap_or_default();
+        EntryId { index, term }
+    }
+
+    /// Its index.
+    pub(crate) fn newest_known_index(&self, index: LogIndex) -> LogIndex {
         let mut at = index.min(self.last_index());
         while self.faults.is_unknown(at) {
             at = at.prev();
         }
-        let term = self.term(at).unwrap_or_default();
-        EntryId { index: at, term }
+        at
     }
 
     /// The oldest entry at or above `index` whose term is known.
@@ -122,7 +131,11 @@ impl<S: Storage> RaftLog<S> {
 
     /// Hands out the copies that have come, to be written in part `id`.
     pub(crate) fn submit_repaired(&mut self, id: PersistId) -> Vec<Entry> {
-        self.faults.submit(id)
+        if self.is_faulty() {
+            self.faults.submit(id)
+        } else {
+            Vec::new()
+        }
     }
 
     /// An entry of unknown term between two of the same term is of that term.

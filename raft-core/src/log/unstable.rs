@@ -50,10 +50,6 @@ impl Unstable {
             .plus((self.entries.len() - self.unsubmitted.len()) as u64)
     }
 
-    pub(crate) fn last_id(&self) -> Option<EntryId> {
-        self.entries.back().map(Entry::id)
-    }
-
     pub(crate) fn id(&self, index: LogIndex) -> Option<EntryId> {
         assert!(
             index >= self.first,

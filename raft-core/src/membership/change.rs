@@ -172,6 +172,8 @@ impl Configuration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LogIndex;
+    use crate::membership::Membership;
 
     const NODES: u64 = 4;
 
@@ -194,9 +196,10 @@ mod tests {
 
     /// Which sets of nodes are quorums.
     fn quorums(configuration: &Configuration) -> Vec<u64> {
+        let membership = Membership::new(LogIndex(0), configuration.clone());
         let is_quorum = |mask: &u64| {
             let present = set(*mask);
-            let quorum = configuration.quorum();
+            let quorum = membership.quorum();
             quorum.is_met_by(|node| present.contains(&node))
         };
         (0..1 << NODES).filter(is_quorum).collect()

@@ -1,7 +1,5 @@
 //! Two sets of voters that must both agree (thesis 4.3).
 
-use alloc::collections::BTreeSet;
-
 use super::{VoteResult, majority};
 use crate::NodeId;
 
@@ -9,11 +7,16 @@ use crate::NodeId;
 /// holds nothing back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JointQuorum<'a> {
-    pub(crate) incoming: &'a BTreeSet<NodeId>,
-    pub(crate) outgoing: &'a BTreeSet<NodeId>,
+    pub(crate) incoming: &'a [NodeId],
+    pub(crate) outgoing: &'a [NodeId],
 }
 
 impl JointQuorum<'_> {
+    /// Whether the node votes in either half.
+    pub(crate) fn contains(&self, node: NodeId) -> bool {
+        self.incoming.contains(&node) || self.outgoing.contains(&node)
+    }
+
     /// The largest value that a majority of each half has reached.
     pub(crate) fn reached(&self, value: impl Fn(NodeId) -> u64) -> u64 {
         let incoming = majority::reached_by_majority(self.incoming, &value);

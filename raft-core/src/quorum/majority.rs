@@ -1,6 +1,5 @@
 //! One set of voters.
 
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::VoteResult;
@@ -16,10 +15,8 @@ fn majority(count: usize) -> usize {
 
 /// The largest value that a majority of the voters has reached, where `reached` tells each voter's
 /// value. An empty set of voters holds nothing back, so that it can be one half of a joint quorum.
-pub(super) fn reached_by_majority(
-    voters: &BTreeSet<NodeId>,
-    reached: impl Fn(NodeId) -> u64,
-) -> u64 {
+#[inline]
+pub(super) fn reached_by_majority(voters: &[NodeId], reached: impl Fn(NodeId) -> u64) -> u64 {
     if voters.is_empty() {
         return u64::MAX;
     }
@@ -41,7 +38,7 @@ pub(super) fn reached_by_majority(
 /// How a vote stands, where `answer` tells what each voter said, if anything yet. An empty set of
 /// voters agrees.
 pub(super) fn vote_result(
-    voters: &BTreeSet<NodeId>,
+    voters: &[NodeId],
     answer: impl Fn(NodeId) -> Option<bool>,
 ) -> VoteResult {
     if voters.is_empty() {

@@ -21,7 +21,6 @@ impl Candidate {
 
     fn result<S: Storage>(&self, core: &Core<S>) -> VoteResult {
         core.membership
-            .current()
             .quorum()
             .vote_result(|voter| self.answers.get(&voter).copied())
     }

@@ -124,7 +124,7 @@ fn handle_heartbeat<S: Storage>(
         });
     }
     core.log
-        .commit_to(core.log.newest_known(heartbeat.commit).index);
+        .commit_to(core.log.newest_known_index(heartbeat.commit));
     let answer = HeartbeatResponse {
         round: heartbeat.round,
         oldest_sync_age_ticks: core.disk.age_ticks(),
@@ -251,10 +251,13 @@ fn accept<S: Storage>(
             // Above the commit index, because `prev` is not below it.
             core.truncate_log(first_new.index);
         }
-        append_entries(core, entries.into_iter().skip(present).collect());
+        if present > 0 {
+            entries.drain(..present);
+        }
+        append_entries(core, entries);
     }
     // Named by an entry whose term is known: later appends are compared with it.
-    let known = core.log.newest_known(commit.min(matched)).index;
+    let known = core.log.newest_known_index(commit.min(matched));
     core.log.commit_to(known.max(core.log.committed()));
     if core.log.is_faulty() {
         return repairing(core, matched.next());

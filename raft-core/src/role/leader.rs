@@ -140,7 +140,7 @@ impl Leader {
                     .get(voter)
                     .is_some_and(|peer| peer.recently_active)
         };
-        let hears = core.membership.current().quorum().is_met_by(heard);
+        let hears = core.membership.quorum().is_met_by(heard);
         self.peers
             .iter_mut()
             .for_each(|(_, progress)| progress.on_quorum_checked());
@@ -211,7 +211,7 @@ impl Leader {
             None if voter == own => own_match.0,
             None => 0,
         };
-        let reached = LogIndex(core.membership.current().quorum().reached(matched));
+        let reached = LogIndex(core.membership.quorum().reached(matched));
         if reached <= core.log.committed() || core.log.term(reached) != Some(core.term()) {
             return;
         }
@@ -421,7 +421,7 @@ impl Leader {
             None if voter == own => newest,
             None => 0,
         };
-        core.membership.current().quorum().reached(acked)
+        core.membership.quorum().reached(acked)
     }
 
     /// Answers the reads of all rounds that a quorum, this node included, has confirmed.

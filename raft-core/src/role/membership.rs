@@ -111,7 +111,7 @@ impl Leader {
     /// be the only one who can commit it. The others are told of the commit, or nobody could know.
     pub(crate) fn after_commit<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         let is_committed = core.membership.current_index() <= core.log.committed();
-        if core.membership.current().is_voter(core.id()) || !is_committed {
+        if core.membership.quorum().contains(core.id()) || !is_committed {
             return Next::Stay;
         }
         self.replicate(core);

@@ -73,8 +73,11 @@ impl Leader {
 /// Sends one append with entries. Returns whether one was sent.
 fn send_entries<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Progress) -> bool {
     let config = &core.config;
-    let may_send = progress.may_send(config.max_inflight_appends, config.max_inflight_bytes);
-    if !may_send || progress.fetching.is_some() || progress.next > core.log.last_index() {
+    let (count_max, bytes_max) = (config.max_inflight_appends, config.max_inflight_bytes);
+    if progress.next > core.log.last_index()
+        || progress.fetching.is_some()
+        || !progress.may_send(count_max, bytes_max)
+    {
         return false;
     }
     let Some(prev) = core.log.id(progress.next.prev()) else {

@@ -130,9 +130,11 @@ impl MemoryStorage {
             first.id(),
             self.last_index()
         );
-        self.entries
-            .truncate(first.index.distance_from(self.first_index()) as usize);
-        self.faulty.split_off(&first.index);
+        if first.index <= self.last_index() {
+            self.entries
+                .truncate(first.index.distance_from(self.first_index()) as usize);
+            self.faulty.split_off(&first.index);
+        }
         self.entries.extend(entries);
     }
 
@@ -226,8 +228,7 @@ impl MemoryStorage {
         if range.end > self.last_index().next() {
             return Err(StorageError::Unavailable);
         }
-        let fault = self.faulty.range(range.clone()).next();
-        let end = fault.map_or(range.end, |(index, _)| *index);
+        let end = self.first_faulty(&range).unwrap_or(range.end);
         if end == range.start {
             return Err(StorageError::Faulty);
         }
@@ -235,6 +236,13 @@ impl MemoryStorage {
         let count = end.distance_from(range.start) as usize;
         extend_limited(into, self.entries.range(skip..skip + count), max_bytes);
         Ok(())
+    }
+
+    fn first_faulty(&self, range: &Range<LogIndex>) -> Option<LogIndex> {
+        if self.faulty.is_empty() {
+            return None;
+        }
+        self.faulty.range(range.clone()).next().map(|it| *it.0)
     }
 
     /// The entries that are present.
