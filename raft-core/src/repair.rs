@@ -180,10 +180,11 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// What is applied here no other node has to send: a snapshot of this one will do.
+    /// If all that is missing is applied here no other node has to send anything: a snapshot of this
+    /// one will do.
     fn wants_own_snapshot(&mut self) -> bool {
         let applied = self.log.applied();
-        let missing = self.log.faults.missing().next();
+        let missing = self.log.faults.missing().last();
         let Some(index) = missing.filter(|index| *index <= applied) else {
             return false;
         };
@@ -193,9 +194,10 @@ impl<S: Storage> Core<S> {
     }
 
     fn ask_for_snapshot(&mut self, peer: NodeId) {
-        let Some(first) = self.log.faults.missing().next() else {
-            return;
-        };
+        // What is applied is covered as well by a snapshot of what is not.
+        let applied = self.log.applied();
+        let first = self.log.faults.missing().find(|index| *index > applied);
+        let Some(first) = first else { return };
         self.repair.snapshot_from = Some(peer);
         self.repair.idle_ticks = 0;
         // What is committed here is the same in every snapshot. Beyond that it cannot be told

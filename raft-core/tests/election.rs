@@ -4,8 +4,8 @@ mod harness;
 
 use harness::{Cluster, answers, append, command, configuration_entry, entry_id, envelope, id};
 use raft_core::{
-    Configuration, EntryId, HardState, Message, NodeId, Rejected, Role, Term, VoteRequest,
-    VoteResponse,
+    Configuration, EntryId, Envelope, HardState, Message, NodeId, Rejected, Role, Term,
+    VoteRequest, VoteResponse,
 };
 
 /// Case 3: a vote goes only to a candidate whose log is not behind: later last term first, then the
@@ -234,4 +234,77 @@ fn preference_does_not_take_a_vote_back() {
     );
     cluster.node(id(1)).report_sync_age(0);
     assert!(votes_for_priority(&mut cluster, 1, 4), "the vote is given");
+}
+
+fn pre_vote_grant(from: u64, to: u64, term: u64) -> Envelope {
+    let response = VoteResponse { granted: true };
+    envelope(from, to, term, Message::PreVoteResponse(response))
+}
+
+fn vote_answer(from: u64, to: u64, term: u64, granted: bool) -> Envelope {
+    let response = VoteResponse { granted };
+    envelope(from, to, term, Message::VoteResponse(response))
+}
+
+/// n1 asked for pre-votes of term 1, and asks for those of term 6 when the grant of term 1 comes.
+/// Who granted the one might not grant the other: a leader may live by now.
+#[test]
+fn pre_vote_grant_of_another_term_is_not_counted() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.campaign(id(1));
+    cluster.take(|_| true);
+    cluster.deliver(vote_answer(3, 1, 5, false)).unwrap();
+    cluster.campaign(id(1));
+    for term in [1, 5, 7] {
+        let refused = cluster.deliver(pre_vote_grant(2, 1, term));
+        assert_eq!(refused, Err(Rejected::Unasked), "grant of term {term}");
+    }
+    assert_eq!(cluster.status(id(1)).role, Role::PreCandidate);
+    cluster.deliver(pre_vote_grant(2, 1, 6)).unwrap();
+    assert_eq!(cluster.status(id(1)).role, Role::Candidate);
+}
+
+/// A vote is given for good. n2 grants, finds damage in its log, and refuses when the request comes
+/// again; n1 has its vote all the same.
+#[test]
+fn first_answer_of_a_voter_counts() {
+    let mut cluster = Cluster::new(5);
+    cluster.configure(|config| config.pre_vote = false);
+    cluster.start_all();
+    cluster.campaign(id(1));
+    cluster.sync_all_of(id(1));
+    cluster.deliver(vote_answer(2, 1, 1, true)).unwrap();
+    cluster.deliver(vote_answer(2, 1, 1, false)).unwrap();
+    cluster.deliver(vote_answer(4, 1, 1, false)).unwrap();
+    cluster.deliver(vote_answer(5, 1, 1, false)).unwrap();
+    assert_eq!(cluster.status(id(1)).role, Role::Candidate);
+    cluster.deliver(vote_answer(3, 1, 1, true)).unwrap();
+    assert_eq!(cluster.status(id(1)).role, Role::Leader);
+}
+
+/// Who follows a leader has not voted in its term, if the others were enough, and does not vote in
+/// it any more: the election is over.
+#[test]
+fn follower_votes_for_nobody_else_in_the_term_of_its_leader() {
+    let mut cluster = Cluster::new(3);
+    cluster.start(id(3));
+    let entries = vec![command(1, 1, "a")];
+    cluster
+        .deliver(envelope(1, 3, 1, append(EntryId::default(), entries, 0)))
+        .unwrap();
+    cluster.sync_all_of(id(3));
+    cluster.take(|_| true);
+    let request = VoteRequest {
+        last: entry_id(1, 1),
+        transfer: false,
+        priority: 0,
+    };
+    cluster
+        .deliver(envelope(2, 3, 1, Message::Vote(request)))
+        .unwrap();
+    cluster.sync_all_of(id(3));
+    let response = VoteResponse { granted: false };
+    assert_eq!(answers(&mut cluster, 3), [Message::VoteResponse(response)]);
+    assert_eq!(cluster.status(id(3)).vote, None);
 }

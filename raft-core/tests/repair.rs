@@ -4,10 +4,14 @@
 mod harness;
 
 use harness::disk::Left;
-use harness::{Cluster, answer, append, command, entry_id, envelope, id, index};
+use harness::{
+    Cluster, answer, answers, append, ask, command, configuration_entry, entry_id, envelope, id,
+    index,
+};
 use raft_core::{
-    Config, ConfigError, Entry, EntryKind, FaultyEntry, HardState, LogIndex, MemoryStorage,
-    Message, Node, NodeId, Rejected, RepairAsk, RepairId, RepairOutcome, Role, Term,
+    Config, ConfigError, Configuration, Entry, EntryKind, FaultyEntry, HardState, Heartbeat,
+    InstallSnapshot, LogIndex, MemoryStorage, Message, Node, NodeId, Rejected, RepairAsk, RepairId,
+    RepairOutcome, Repairing, Role, SnapshotMeta, Term,
 };
 
 /// Three nodes with these logs, of which n1 has lost the entry at `lost`.
@@ -149,13 +153,13 @@ fn snapshot_that_nobody_needs_is_refused() {
     let mut cluster = Cluster::new(3);
     cluster.start_all();
     cluster.elect(id(1));
-    let meta = raft_core::SnapshotMeta {
+    let meta = SnapshotMeta {
         id: entry_id(9, 1),
-        configuration: raft_core::Configuration::new([id(1), id(2), id(3)]),
+        configuration: Configuration::new([id(1), id(2), id(3)]),
         configuration_index: LogIndex(0),
     };
     for node in [1, 3] {
-        let message = Message::RepairSnapshot(raft_core::InstallSnapshot {
+        let message = Message::RepairSnapshot(InstallSnapshot {
             meta: meta.clone().into(),
         });
         let refused = cluster.deliver(envelope(2, node, 1, message));
@@ -172,12 +176,12 @@ fn snapshot_of_another_log_is_refused_by_a_leader() {
     cluster.propose(id(1), &["a"]).unwrap();
     cluster.settle();
     cluster.damage(id(1), index(2), Left::Header);
-    let meta = raft_core::SnapshotMeta {
+    let meta = SnapshotMeta {
         id: entry_id(9, 1),
-        configuration: raft_core::Configuration::new([id(1), id(2), id(3)]),
+        configuration: Configuration::new([id(1), id(2), id(3)]),
         configuration_index: LogIndex(0),
     };
-    let message = Message::RepairSnapshot(raft_core::InstallSnapshot { meta: meta.into() });
+    let message = Message::RepairSnapshot(InstallSnapshot { meta: meta.into() });
     let refused = cluster.deliver(envelope(2, 1, 1, message));
     assert_eq!(refused, Err(Rejected::Unasked));
 }
@@ -254,6 +258,23 @@ fn entries_for_repair_may_come_from_the_disk() {
     assert!(fetched, "{}", cluster.transcript.join("\n"));
 }
 
+/// n2 reads slowly for n1, and its log is overwritten meanwhile: what was read is not what n1 asked for.
+#[test]
+fn entries_for_repair_that_were_overwritten_meanwhile_are_not_sent() {
+    let mut cluster = cluster(&[1, 1, 1], 2, Left::Header);
+    cluster.node(id(2)).storage_mut().evict_below(index(9));
+    cluster.deliver_matching(|envelope| envelope.to == id(2));
+    assert_eq!(cluster.member(id(2)).fetches.len(), 1);
+    let entries = vec![command(2, 2, "new")];
+    cluster
+        .deliver(envelope(3, 2, 2, append(entry_id(1, 1), entries, 0)))
+        .unwrap();
+    cluster.sync_all_of(id(2));
+    cluster.take(|_| true);
+    assert!(cluster.serve_fetches(id(2)));
+    assert_eq!(answers(&mut cluster, 2), []);
+}
+
 #[test]
 fn impossible_damage_is_refused_at_the_start() {
     let start = |faulty: &[FaultyEntry]| {
@@ -274,4 +295,160 @@ fn impossible_damage_is_refused_at_the_start() {
     assert_eq!(start(&[faulty(1, None), faulty(2, Some(1))]), Ok(()));
     let unknown_end = ConfigError::UnknownEnd { index: index(2) };
     assert_eq!(start(&[faulty(2, None)]), Err(unknown_end));
+}
+
+/// n1 lost 3, and its log goes on with the removal of n2. n2 may have led when 3 was committed, by n1
+/// and itself: that n3, the only other voter by now, never had it proves nothing.
+#[test]
+fn voters_of_earlier_configurations_are_waited_for() {
+    let mut cluster = Cluster::new(3);
+    let state = HardState {
+        term: Term(1),
+        vote: None,
+    };
+    cluster.set_log(id(1), &[1, 1, 1], state);
+    let removal = configuration_entry(4, 1, &Configuration::new([id(1), id(3)]));
+    cluster.member(id(1)).disk.append(vec![removal]);
+    cluster.damage(id(1), index(3), Left::Header);
+    cluster.start(id(1));
+    assert_eq!(cluster.status(id(1)).configuration_index, index(4));
+    let ask = question(&mut cluster);
+    let never = RepairOutcome::Never { held: None };
+    tell(&mut cluster, 3, answer(ask, never.clone())).unwrap();
+    let repair = cluster.status(id(1)).repair.expect("n2 has not answered");
+    assert_eq!(repair.waiting_for, [id(2)]);
+    tell(&mut cluster, 2, answer(ask, never)).unwrap();
+    assert_eq!(cluster.status(id(1)).repair, None);
+    assert_eq!(cluster.status(id(1)).last, entry_id(2, 1));
+}
+
+/// The leader's snapshot is no reason to acknowledge anything while entries are missing: neither one
+/// that ends before them, nor one that covers them and is not on disk yet.
+#[test]
+fn snapshot_of_the_leader_is_not_acknowledged_before_the_log_is_whole() {
+    for at in [2, 4] {
+        let mut cluster = cluster(&[1, 1, 1, 1], 3, Left::Header);
+        cluster.take(|_| true);
+        let meta = SnapshotMeta {
+            id: entry_id(at, 1),
+            configuration: Configuration::new((1..=3).map(NodeId)),
+            configuration_index: index(0),
+        };
+        let install = Message::InstallSnapshot(InstallSnapshot { meta: meta.into() });
+        tell(&mut cluster, 2, install).unwrap();
+        let next = index(at + 1);
+        assert_eq!(
+            answers(&mut cluster, 1),
+            [Message::Repairing(Repairing { count: 1, next })],
+            "snapshot of {at}"
+        );
+    }
+}
+
+/// n1 cannot read the term of its own 3. Whatever n2 asks about it by an entry that n1 does not hold,
+/// or cannot compare, n1 says neither that it has n2's 3 nor that it never had it.
+#[test]
+fn damaged_log_does_not_claim_that_it_never_had_an_entry() {
+    for anchor in [entry_id(4, 3), entry_id(3, 1), entry_id(3, 2)] {
+        let mut cluster = cluster(&[1, 1, 3, 4], 3, Left::Nothing);
+        cluster.take(|_| true);
+        let question = ask(3, 3, anchor);
+        tell(&mut cluster, 2, Message::RepairAsk(question)).unwrap();
+        let expected = answer(question, RepairOutcome::Maybe);
+        assert_eq!(answers(&mut cluster, 1), [expected], "anchor {anchor}");
+    }
+}
+
+/// n1 lost 2 of term 1, and 3, of which it cannot tell whether it is of term 1, 2 or 3. That n2 has
+/// the same 2 says nothing about what comes behind it.
+#[test]
+fn entries_above_the_anchor_are_not_taken() {
+    let mut cluster = Cluster::new(3);
+    let state = HardState {
+        term: Term(3),
+        vote: None,
+    };
+    cluster.set_log(id(1), &[1, 1, 1, 3], state);
+    cluster.damage(id(1), index(2), Left::Header);
+    cluster.damage(id(1), index(3), Left::Nothing);
+    cluster.start(id(1));
+    let ask = question(&mut cluster);
+    assert_eq!((ask.last, ask.anchor), (index(3), entry_id(2, 1)));
+    let entries = vec![command(2, 1, "t1"), command(3, 1, "another")];
+    tell(
+        &mut cluster,
+        2,
+        answer(ask, RepairOutcome::Have { entries }),
+    )
+    .unwrap();
+    assert!(cluster.sync(id(1)));
+    let repair = cluster.status(id(1)).repair.expect("3 is missing");
+    assert_eq!((repair.count, repair.first), (1, index(3)));
+}
+
+/// An answer by an anchor that this log does not hold brings nothing of unknown term back.
+#[test]
+fn entries_of_a_foreign_anchor_are_not_taken() {
+    let mut cluster = cluster(&[1, 1, 2, 3], 3, Left::Nothing);
+    let ask = question(&mut cluster);
+    let foreign = RepairAsk {
+        anchor: entry_id(4, 2),
+        ..ask
+    };
+    let entries = vec![command(3, 1, "another")];
+    tell(
+        &mut cluster,
+        2,
+        answer(foreign, RepairOutcome::Have { entries }),
+    )
+    .unwrap();
+    assert!(!cluster.sync(id(1)), "nothing is written");
+}
+
+/// Nobody else had 4, but the disk does not tell the term of 3 before its copy is written: a log that
+/// ended there could not say, after a crash, how far it goes.
+#[test]
+fn nothing_is_given_up_behind_an_entry_whose_term_the_disk_forgot() {
+    let mut cluster = Cluster::new(3);
+    let state = HardState {
+        term: Term(1),
+        vote: None,
+    };
+    cluster.set_log(id(1), &[1, 1, 1, 1], state);
+    cluster.damage(id(1), index(3), Left::Nothing);
+    cluster.damage(id(1), index(4), Left::Header);
+    cluster.start(id(1));
+    let first = question(&mut cluster);
+    let entries = vec![command(3, 1, "t1")];
+    let have = answer(first, RepairOutcome::Have { entries });
+    tell(&mut cluster, 3, have).unwrap();
+    let second = RepairAsk {
+        first: index(4),
+        anchor: entry_id(4, 1),
+        ..first
+    };
+    let never = answer(second, RepairOutcome::Never { held: None });
+    tell(&mut cluster, 2, never.clone()).unwrap();
+    tell(&mut cluster, 3, never.clone()).unwrap();
+    assert_eq!(cluster.status(id(1)).last, entry_id(4, 1));
+    assert!(cluster.sync(id(1)), "3 is written");
+    tell(&mut cluster, 3, never).unwrap();
+    assert_eq!(cluster.status(id(1)).last, entry_id(3, 1));
+}
+
+/// What is committed somebody must have had, whatever the others say.
+#[test]
+fn committed_entries_are_not_given_up() {
+    let mut cluster = cluster(&[1, 1, 1], 3, Left::Header);
+    let ask = question(&mut cluster);
+    let heartbeat = Message::Heartbeat(Heartbeat {
+        commit: index(3),
+        round: 0,
+    });
+    tell(&mut cluster, 2, heartbeat).unwrap();
+    for peer in [2, 3] {
+        let never = RepairOutcome::Never { held: None };
+        tell(&mut cluster, peer, answer(ask, never)).unwrap();
+    }
+    assert_eq!(cluster.status(id(1)).last, entry_id(3, 1));
 }

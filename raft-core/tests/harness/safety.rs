@@ -146,10 +146,10 @@ impl Safety {
                 self.on_vote(from, to, term, disk)
             }
             Message::Vote(_) => self.on_vote(from, from, term, disk),
-            // What was acknowledged to a leader of an older term may be overwritten by now, if that
-            // leader leads no more.
+            // What was acknowledged to a leader of an older term may be overwritten by now, if the
+            // disk has gone on since the write that the message waited for.
             Message::AppendResponse(_) | Message::SnapshotResponse(_)
-                if leader_log.is_empty() && disk.hard_state().term > term => {}
+                if disk.hard_state().term > term => {}
             Message::AppendResponse(AppendResponse::Accepted { matched }) => {
                 let (durable, end) = (disk.term(*matched), disk.last_index());
                 assert!(*matched <= end, "{envelope}, but the disk ends at {end}");
