@@ -130,7 +130,14 @@ impl<S: Storage> Node<S> {
             index <= last,
             "the configuration of {index} is not in the log, which ends at {last}"
         );
-        assert_eq!(self.core.membership.current().check(), Ok(()));
+        let configuration = self.core.membership.current();
+        assert_eq!(configuration.check(), Ok(()));
+        let quorum = self.core.membership.quorum();
+        assert!(
+            quorum.incoming.iter().eq(&configuration.voters)
+                && quorum.outgoing.iter().eq(&configuration.voters_outgoing),
+            "{quorum:?} are not the voters of {configuration}"
+        );
     }
 
     fn check_leader(&self) {

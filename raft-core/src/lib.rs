@@ -115,6 +115,9 @@ mod status;
 mod storage;
 mod types;
 
+#[doc = include_str!("../docs/rules.md")]
+pub mod rules {}
+
 pub use config::Config;
 pub use error::{
     ChangeError, ConfigError, ConfigurationError, MalformedAppend, ProposeError, ReadError,

@@ -339,25 +339,6 @@ fn a_snapshot_over_a_damaged_change_has_its_configuration() {
     assert_eq!(meta.configuration, expected, "{meta}");
 }
 
-/// A snapshot covers the damaged 3 and ends at 5, which is not on disk yet. Written before 5 it would
-/// leave a gap behind it after a crash.
-#[test]
-fn a_covering_snapshot_is_written_after_the_log_up_to_it() {
-    let disk = disk(&[1; 4], &[(3, Some(1))]);
-    let mut node = Node::new(Config::new(id(1), 7), disk).unwrap();
-    let entries = vec![command(5, 1, "x"), command(6, 1, "x")];
-    node.step(envelope(2, 1, 1, append(entry_id(4, 1), entries, 6)))
-        .unwrap();
-    node.step(envelope(3, 1, 1, snapshot(5, 1))).unwrap();
-    let log = node.ready().persist.unwrap();
-    assert_eq!((log.snapshot.is_none(), log.entries.len()), (true, 2));
-    assert_eq!(node.ready().persist, None);
-    node.storage_mut().persist(log.clone());
-    node.on_persisted(log.id);
-    let covering = node.ready().persist.unwrap();
-    assert!(covering.snapshot_keeps_log);
-}
-
 /// As `a_commit_index_at_an_entry_of_unknown_term_does_not_panic`, by a heartbeat.
 #[test]
 fn a_heartbeat_with_a_commit_index_at_an_entry_of_unknown_term_does_not_panic() {
@@ -372,21 +353,4 @@ fn a_heartbeat_with_a_commit_index_at_an_entry_of_unknown_term_does_not_panic() 
     assert_eq!(node.commit_index(), index(4));
     node.step(envelope(2, 1, 5, append(entry_id(3, 2), vec![], 3)))
         .unwrap();
-}
-
-/// n1 lost the entry that took n4 in, and knows nothing of it. The snapshot that covers the entry
-/// does.
-#[test]
-fn a_covering_snapshot_brings_the_members_of_a_damaged_change() {
-    let mut node = Node::new(Config::new(id(1), 7), disk(&[1; 4], &[(3, None)])).unwrap();
-    let members = Configuration::new([1, 2, 3, 4].map(NodeId));
-    let meta = SnapshotMeta {
-        id: entry_id(4, 1),
-        configuration: members.clone(),
-        configuration_index: index(3),
-    };
-    let covering = Message::RepairSnapshot(InstallSnapshot { meta: meta.into() });
-    node.step(envelope(3, 1, 1, covering)).unwrap();
-    assert!(node.ready().persist.unwrap().snapshot_keeps_log);
-    assert_eq!(node.configuration(), &members);
 }

@@ -459,32 +459,6 @@ fn completion_across_a_snapshot_proves_only_the_snapshot() {
     assert_eq!(cluster.log_of(id(3)), [entry_id(3, 2)]);
 }
 
-/// A snapshot that comes late, and ends below what this node has compacted, is answered and not
-/// installed.
-#[test]
-fn late_snapshot_below_the_beginning_of_the_log_changes_nothing() {
-    let mut cluster = Cluster::new(3);
-    cluster.start(id(3));
-    for at in [4, 2] {
-        let meta = SnapshotMeta {
-            id: entry_id(at, 1),
-            configuration: Configuration::new((1..=3).map(NodeId)),
-            configuration_index: index(0),
-        };
-        let install = Message::InstallSnapshot(InstallSnapshot { meta: meta.into() });
-        cluster.deliver(envelope(1, 3, 1, install)).unwrap();
-        cluster.sync_all_of(id(3));
-        let matched = index(4);
-        assert_eq!(
-            answers(&mut cluster, 3),
-            [Message::SnapshotResponse(SnapshotResponse { matched })],
-            "snapshot of {at}"
-        );
-        let status = cluster.status(id(3));
-        assert_eq!((status.first, status.commit), (index(5), index(4)));
-    }
-}
-
 /// A slow read brings entries that were overwritten meanwhile: they are neither sent nor applied.
 #[test]
 fn fetched_entries_that_are_not_ours_any_more_are_ignored() {
