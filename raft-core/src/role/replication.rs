@@ -112,16 +112,15 @@ fn send_entries<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Pro
     }
 }
 
-/// The follower needs an entry that is damaged here. It is tried again at heartbeat pace.
+/// The follower needs an entry that is damaged here. It gets no entries until that is back, but a
+/// probe still asks how far it is: n2 may believe that n1 repairs its log, and hands over to nobody
+/// of whom it believes that.
 fn wait_for_repair<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Progress) {
     if core.log.is_in_snapshot(progress.next) {
-        return send_snapshot(core, peer, progress);
+        send_snapshot(core, peer, progress);
+    } else {
+        core.log.on_faulty(progress.next);
     }
-    core.log.on_faulty(progress.next);
-    let before = progress.state();
-    progress.become_probe(progress.next);
-    progress.pause_probe();
-    announce_state(core, peer, before, progress.state());
 }
 
 fn maybe_send_empty<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Progress) {
