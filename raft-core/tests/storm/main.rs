@@ -391,6 +391,8 @@ impl Storm {
         self.end_snapshot_transfers();
         self.cluster.run(CALM_TICKS);
         if self.damages {
+            self.take_wanted_snapshots();
+            self.cluster.run(CALM_TICKS);
             // What a repairing node cannot tell apart waits for a snapshot that goes far enough.
             self.end_snapshot_transfers();
             let leader = self.only_leader();
@@ -398,12 +400,7 @@ impl Storm {
             self.cluster.run(CALM_TICKS);
             self.compact_at(leader);
             self.cluster.run(CALM_TICKS);
-            // What was applied before it was damaged a node has in its own state.
-            for id in self.ids.clone() {
-                if self.cluster.status(id).repair.is_some() {
-                    self.compact_at(id);
-                }
-            }
+            self.take_wanted_snapshots();
             self.end_snapshot_transfers();
             self.cluster.run(CALM_TICKS);
         }
@@ -418,6 +415,16 @@ impl Storm {
             .expect("the leader takes proposals");
         self.cluster.run(30);
         self.check_agreement(leader);
+    }
+
+    /// What was applied before it was damaged a node has in its own state: its driver is asked for a
+    /// snapshot.
+    fn take_wanted_snapshots(&mut self) {
+        for id in self.ids.clone() {
+            if self.cluster.status(id).repair.is_some() {
+                self.compact_at(id);
+            }
+        }
     }
 
     /// No transfer is under way any more, as the drivers report; leaders are to find out anew what
