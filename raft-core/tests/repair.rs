@@ -16,11 +16,7 @@ use raft_core::{
 
 /// Three nodes with these logs, of which n1 has lost the entry at `lost`.
 fn cluster(terms: &[u64], lost: u64, left: Left) -> Cluster {
-    let mut cluster = Cluster::new(3);
-    let term = Term(terms.last().copied().unwrap_or(0));
-    for node in 1..=3 {
-        cluster.set_log(id(node), terms, HardState { term, vote: None });
-    }
+    let mut cluster = Cluster::with_log(3, terms);
     cluster.damage(id(1), index(lost), left);
     cluster.start_all();
     cluster
@@ -302,11 +298,7 @@ fn impossible_damage_is_refused_at_the_start() {
 #[test]
 fn voters_of_earlier_configurations_are_waited_for() {
     let mut cluster = Cluster::new(3);
-    let state = HardState {
-        term: Term(1),
-        vote: None,
-    };
-    cluster.set_log(id(1), &[1, 1, 1], state);
+    cluster.set_own_log(id(1), &[1, 1, 1]);
     let removal = configuration_entry(4, 1, &Configuration::new([id(1), id(3)]));
     cluster.member(id(1)).disk.append(vec![removal]);
     cluster.damage(id(1), index(3), Left::Header);
@@ -364,11 +356,7 @@ fn damaged_log_does_not_claim_that_it_never_had_an_entry() {
 #[test]
 fn entries_above_the_anchor_are_not_taken() {
     let mut cluster = Cluster::new(3);
-    let state = HardState {
-        term: Term(3),
-        vote: None,
-    };
-    cluster.set_log(id(1), &[1, 1, 1, 3], state);
+    cluster.set_own_log(id(1), &[1, 1, 1, 3]);
     cluster.damage(id(1), index(2), Left::Header);
     cluster.damage(id(1), index(3), Left::Nothing);
     cluster.start(id(1));
@@ -410,11 +398,7 @@ fn entries_of_a_foreign_anchor_are_not_taken() {
 #[test]
 fn nothing_is_given_up_behind_an_entry_whose_term_the_disk_forgot() {
     let mut cluster = Cluster::new(3);
-    let state = HardState {
-        term: Term(1),
-        vote: None,
-    };
-    cluster.set_log(id(1), &[1, 1, 1, 1], state);
+    cluster.set_own_log(id(1), &[1, 1, 1, 1]);
     cluster.damage(id(1), index(3), Left::Nothing);
     cluster.damage(id(1), index(4), Left::Header);
     cluster.start(id(1));

@@ -4,7 +4,28 @@ mod harness;
 
 use harness::disk::Left;
 use harness::{Cluster, id, index};
-use raft_core::{FaultyEntry, HardState, Message, Term};
+use raft_core::{FaultyEntry, Message, Term};
+
+/// Starts the nodes. n1 hears nothing while n2 is elected, and n2 and n3 purge their logs up to
+/// `through`.
+fn others_compact(cluster: &mut Cluster, through: u64) {
+    cluster.start_all();
+    cluster.isolated.insert(id(1));
+    cluster.elect(id(2));
+    cluster.run(5);
+    cluster.compact(id(2), through);
+    cluster.compact(id(3), through);
+    cluster.isolated.clear();
+}
+
+/// How many snapshots are begun within so many ticks if none of them arrives.
+fn snapshots_begun(cluster: &mut Cluster, ticks: usize) -> usize {
+    let mut transfers = Vec::new();
+    for _ in 0..ticks {
+        cluster.run_without_snapshots(1, &mut transfers);
+    }
+    transfers.len()
+}
 
 /// The leader n1 keeps its log from an older snapshot on. n3 needs 3, which turns out to be
 /// damaged when the core reads it; n1's newest snapshot covers it.
@@ -92,22 +113,9 @@ fn two_voters_give_up_what_only_one_had() {
 /// is committed, and n1 knows that 9 behind it is: 8 is the same.
 #[test]
 fn a_snapshot_of_committed_state_is_taken_below_the_commit_index() {
-    let mut cluster = Cluster::new(3);
-    for node in 1..=3 {
-        let state = HardState {
-            term: Term(4),
-            vote: None,
-        };
-        cluster.set_log(id(node), &[2, 2, 2, 2, 2, 2, 2, 3, 4], state);
-    }
+    let mut cluster = Cluster::with_log(3, &[2, 2, 2, 2, 2, 2, 2, 3, 4]);
     cluster.damage(id(1), index(8), Left::Nothing);
-    cluster.start_all();
-    cluster.isolated.insert(id(1));
-    cluster.elect(id(2));
-    cluster.run(5);
-    cluster.compact(id(2), 8);
-    cluster.compact(id(3), 8);
-    cluster.isolated.clear();
+    others_compact(&mut cluster, 8);
     cluster.transcript.clear();
     cluster.run(1000);
     let status = cluster.status(id(1));
@@ -118,23 +126,10 @@ fn a_snapshot_of_committed_state_is_taken_below_the_commit_index() {
 /// before it: the snapshot is of no use, and is sent again and again.
 #[test]
 fn a_snapshot_of_no_use_is_not_sent_again_and_again() {
-    let mut cluster = Cluster::new(3);
-    for node in 1..=3 {
-        let state = HardState {
-            term: Term(6),
-            vote: None,
-        };
-        cluster.set_log(id(node), &[2, 2, 2, 2, 2, 2, 2, 3, 4, 4, 4, 4, 5, 6], state);
-    }
+    let mut cluster = Cluster::with_log(3, &[2, 2, 2, 2, 2, 2, 2, 3, 4, 4, 4, 4, 5, 6]);
     cluster.damage(id(1), index(8), Left::Nothing);
     cluster.damage(id(1), index(13), Left::Nothing);
-    cluster.start_all();
-    cluster.isolated.insert(id(1));
-    cluster.elect(id(2));
-    cluster.run(5);
-    cluster.compact(id(2), 13);
-    cluster.compact(id(3), 13);
-    cluster.isolated.clear();
+    others_compact(&mut cluster, 13);
     cluster.transcript.clear();
     cluster.run(1000);
     let of_no_use = cluster
@@ -149,23 +144,10 @@ fn a_snapshot_of_no_use_is_not_sent_again_and_again() {
 /// A repairing node that waits is to write what the leader sends (rule E3), all of it.
 #[test]
 fn a_repairing_node_gets_more_than_one_append() {
-    let mut cluster = Cluster::new(3);
-    for node in 1..=3 {
-        let state = HardState {
-            term: Term(4),
-            vote: None,
-        };
-        cluster.set_log(id(node), &[2, 2, 2, 2, 2, 2, 2, 3, 4], state);
-        cluster.member(id(node)).config.max_append_bytes = 1;
-    }
+    let mut cluster = Cluster::with_log(3, &[2, 2, 2, 2, 2, 2, 2, 3, 4]);
+    cluster.configure(|config| config.max_append_bytes = 1);
     cluster.damage(id(1), index(8), Left::Nothing);
-    cluster.start_all();
-    cluster.isolated.insert(id(1));
-    cluster.elect(id(2));
-    cluster.run(5);
-    cluster.compact(id(2), 8);
-    cluster.compact(id(3), 8);
-    cluster.isolated.clear();
+    others_compact(&mut cluster, 8);
     cluster.propose(id(2), &["a", "b", "c", "d"]).unwrap();
     cluster.run(100);
     let status = cluster.status(id(1));
@@ -175,78 +157,37 @@ fn a_repairing_node_gets_more_than_one_append() {
 /// A repairing node asks for a snapshot that takes long. How many are on their way at once?
 #[test]
 fn few_snapshots_are_on_their_way_at_once() {
-    let mut cluster = Cluster::new(3);
-    for node in 1..=3 {
-        let state = HardState {
-            term: Term(1),
-            vote: None,
-        };
-        cluster.set_log(id(node), &[1; 9], state);
-    }
+    let mut cluster = Cluster::with_log(3, &[1; 9]);
     cluster.damage(id(1), index(8), Left::Header);
-    cluster.start_all();
-    cluster.isolated.insert(id(1));
-    cluster.elect(id(2));
-    cluster.run(5);
-    cluster.compact(id(2), 9);
-    cluster.compact(id(3), 9);
-    cluster.isolated.clear();
-    let mut transfers = Vec::new();
-    for _ in 0..1000 {
-        cluster.run_without_snapshots(1, &mut transfers);
-    }
+    others_compact(&mut cluster, 9);
+    let transfers = snapshots_begun(&mut cluster, 1000);
     assert!(
-        transfers.len() <= 2,
-        "{} transfers of the same snapshot at once in 1000 ticks",
-        transfers.len()
+        transfers <= 2,
+        "{transfers} transfers of the same snapshot at once in 1000 ticks"
     );
 }
 
 /// Entries come back one by one, and each time a snapshot is asked for anew.
 #[test]
 fn progress_elsewhere_does_not_repeat_a_snapshot() {
-    let mut cluster = Cluster::new(3);
-    for node in 1..=3 {
-        let state = HardState {
-            term: Term(1),
-            vote: None,
-        };
-        cluster.set_log(id(node), &[1; 60], state);
-        cluster.member(id(node)).config.max_append_bytes = 1;
-    }
+    let mut cluster = Cluster::with_log(3, &[1; 60]);
+    cluster.configure(|config| config.max_append_bytes = 1);
     cluster.damage(id(1), index(8), Left::Header);
     for at in 20..60 {
         cluster.damage(id(1), index(at), Left::Header);
     }
-    cluster.start_all();
-    cluster.isolated.insert(id(1));
-    cluster.elect(id(2));
-    cluster.run(5);
-    cluster.compact(id(2), 9);
-    cluster.compact(id(3), 9);
-    cluster.isolated.clear();
-    let mut transfers = Vec::new();
-    for _ in 0..45 {
-        cluster.run_without_snapshots(1, &mut transfers);
-    }
+    others_compact(&mut cluster, 9);
+    let transfers = snapshots_begun(&mut cluster, 45);
     assert!(
-        transfers.len() <= 2,
-        "{} transfers of the same snapshot in 45 ticks",
-        transfers.len()
+        transfers <= 2,
+        "{transfers} transfers of the same snapshot in 45 ticks"
     );
 }
 
 /// Answers are large and a link is slow: how much is asked for before the first one has come?
 #[test]
 fn what_is_asked_for_is_bounded_while_answers_are_on_their_way() {
-    let mut cluster = Cluster::new(3);
-    for node in 1..=3 {
-        let state = HardState {
-            term: Term(1),
-            vote: None,
-        };
-        cluster.set_log(id(node), &[1; 60], state);
-    }
+    let mut cluster = Cluster::with_log(3, &[1; 60]);
     for at in (2..60).step_by(3) {
         cluster.damage(id(1), index(at), Left::Header);
     }

@@ -35,6 +35,11 @@ fn disk(terms: &[u64], damaged: &[(u64, Option<u64>)]) -> MemoryStorage {
     disk
 }
 
+/// n1 of three, started on a disk with this damage.
+fn node(terms: &[u64], damaged: &[(u64, Option<u64>)]) -> Node<MemoryStorage> {
+    Node::new(Config::new(id(1), 7), disk(terms, damaged)).expect("a sound disk")
+}
+
 fn snapshot(at: u64, term: u64) -> Message {
     Message::RepairSnapshot(InstallSnapshot {
         meta: Box::new(SnapshotMeta {
@@ -110,8 +115,7 @@ fn the_log_is_not_asked_below_a_covering_snapshot_that_is_being_written() {
 /// As before, and the damaged entry is of unknown term: a repeated append of the leader reaches it.
 #[test]
 fn an_append_while_a_covering_snapshot_is_being_written_does_not_panic() {
-    let disk = disk(&[1, 1, 2, 2, 3, 3], &[(2, None)]);
-    let mut node = Node::new(Config::new(id(1), 7), disk).unwrap();
+    let mut node = node(&[1, 1, 2, 2, 3, 3], &[(2, None)]);
     node.step(envelope(3, 1, 3, snapshot(5, 3))).unwrap();
     let part = node.ready().persist.unwrap();
     assert!(part.snapshot_keeps_log);
@@ -197,11 +201,7 @@ fn a_quorum_of_one_keeps_its_tail() {
 /// appends arrive in another order.
 #[test]
 fn an_entry_of_unknown_term_that_is_committed_does_not_panic() {
-    let node = Node::new(
-        Config::new(id(1), 7),
-        disk(&[2, 2, 2, 2, 4, 4], &[(5, None)]),
-    );
-    let mut node = node.unwrap();
+    let mut node = node(&[2, 2, 2, 2, 4, 4], &[(5, None)]);
     node.step(envelope(2, 1, 5, append(entry_id(5, 4), vec![], 5)))
         .unwrap();
     // A probe that was sent earlier.
@@ -212,11 +212,7 @@ fn an_entry_of_unknown_term_that_is_committed_does_not_panic() {
 /// As before, in the simplest way: the leader's commit index lies at the entry of unknown term.
 #[test]
 fn a_commit_index_at_an_entry_of_unknown_term_does_not_panic() {
-    let node = Node::new(
-        Config::new(id(1), 7),
-        disk(&[2, 2, 2, 2, 3, 4], &[(5, None)]),
-    );
-    let mut node = node.unwrap();
+    let mut node = node(&[2, 2, 2, 2, 3, 4], &[(5, None)]);
     node.step(envelope(2, 1, 5, append(entry_id(6, 4), vec![], 5)))
         .unwrap();
     // A probe that was sent earlier, or once more.
@@ -227,11 +223,7 @@ fn a_commit_index_at_an_entry_of_unknown_term_does_not_panic() {
 /// As before, by a snapshot for repair.
 #[test]
 fn a_snapshot_that_ends_at_an_entry_of_unknown_term_does_not_panic() {
-    let node = Node::new(
-        Config::new(id(1), 7),
-        disk(&[2, 2, 2, 2, 4, 4], &[(5, None)]),
-    );
-    let mut node = node.unwrap();
+    let mut node = node(&[2, 2, 2, 2, 4, 4], &[(5, None)]);
     node.step(envelope(3, 1, 5, snapshot(5, 4))).unwrap();
     node.step(envelope(2, 1, 5, append(entry_id(3, 2), vec![], 3)))
         .unwrap();
@@ -242,8 +234,7 @@ fn a_snapshot_that_ends_at_an_entry_of_unknown_term_does_not_panic() {
 /// that nobody knows, and the node would never start again.
 #[test]
 fn no_truncation_leaves_an_end_of_unknown_term() {
-    let disk = disk(&[2, 2, 2, 2, 4, 4], &[(5, None)]);
-    let mut node = Node::new(Config::new(id(1), 7), disk).unwrap();
+    let mut node = node(&[2, 2, 2, 2, 4, 4], &[(5, None)]);
     let entries = vec![command(6, 5, "y")];
     let overwrite = append(entry_id(5, 4), entries.clone(), 0);
     node.step(envelope(2, 1, 5, overwrite.clone())).unwrap();
@@ -269,7 +260,7 @@ fn grant() -> Message {
 /// damaged (`StorageError::Faulty`). Then the pre-vote comes.
 #[test]
 fn a_pre_candidate_that_finds_damage_while_reading_does_not_panic() {
-    let mut node = Node::new(Config::new(id(1), 7), disk(&[1; 5], &[])).unwrap();
+    let mut node = node(&[1; 5], &[]);
     node.campaign();
     node.ready();
     node.storage_mut().damage(FaultyEntry {
@@ -342,8 +333,7 @@ fn a_snapshot_over_a_damaged_change_has_its_configuration() {
 /// As `a_commit_index_at_an_entry_of_unknown_term_does_not_panic`, by a heartbeat.
 #[test]
 fn a_heartbeat_with_a_commit_index_at_an_entry_of_unknown_term_does_not_panic() {
-    let disk = disk(&[2, 2, 2, 2, 3, 4], &[(5, None)]);
-    let mut node = Node::new(Config::new(id(1), 7), disk).unwrap();
+    let mut node = node(&[2, 2, 2, 2, 3, 4], &[(5, None)]);
     let heartbeat = Heartbeat {
         commit: index(5),
         round: 0,

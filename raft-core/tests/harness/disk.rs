@@ -2,10 +2,10 @@
 
 use raft_core::{
     Entry, EntryId, FaultyEntry, HardState, LogIndex, MemoryStorage, NodeId, Persist, PersistId,
-    Storage, StorageError,
+    Storage, StorageError, Term,
 };
 
-use super::{Cluster, command};
+use super::{Cluster, command, id};
 
 /// What can still be told of a damaged entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -194,6 +194,19 @@ impl Cluster {
             log.extend(write.entries.iter().map(Entry::id));
         }
         log
+    }
+
+    /// A cluster of voters `1..=count` that all hold this log, nobody started yet.
+    pub(crate) fn with_log(count: u64, terms: &[u64]) -> Cluster {
+        let mut cluster = Cluster::new(count);
+        (1..=count).for_each(|node| cluster.set_own_log(id(node), terms));
+        cluster
+    }
+
+    /// Puts a log on a disk whose node has seen no later term than that of its last entry.
+    pub(crate) fn set_own_log(&mut self, id: NodeId, terms: &[u64]) {
+        let term = Term(terms.last().copied().unwrap_or(0));
+        self.set_log(id, terms, HardState { term, vote: None });
     }
 
     /// Puts a log of commands with these terms on a disk, before the node is started.

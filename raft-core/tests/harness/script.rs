@@ -121,10 +121,8 @@ impl Script {
                     .iter()
                     .map(|word| number(Some(word)))
                     .collect::<Result<_, _>>()?;
-                let term = Term(terms.last().copied().unwrap_or(0));
                 let node = node(words.first())?;
-                self.cluster()?
-                    .set_log(node, &terms, HardState { term, vote: None });
+                self.cluster()?.set_own_log(node, &terms);
             }
             "term" => {
                 let state = HardState {
