@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
 use super::RaftLog;
-use crate::{Entry, EntryId, LogIndex, PersistId, Storage, Term};
+use crate::{Entry, EntryId, LogIndex, PersistId, SnapshotMeta, Storage, Term};
 
 /// Whether a log holds an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,8 +108,13 @@ impl<S: Storage> RaftLog<S> {
 
     /// Whether this node's newest snapshot covers the entry at `index`.
     pub(crate) fn is_in_snapshot(&self, index: LogIndex) -> bool {
-        let covered = self.storage.snapshot().map(|meta| meta.id.index);
-        covered.is_some_and(|covered| index <= covered)
+        self.snapshot_covering(index).is_some()
+    }
+
+    /// This node's newest snapshot, if it goes as far as `index`.
+    pub(crate) fn snapshot_covering(&self, index: LogIndex) -> Option<SnapshotMeta> {
+        let snapshot = self.storage.snapshot();
+        snapshot.filter(|meta| index <= meta.id.index)
     }
 
     /// What was purged is not needed any more.

@@ -52,9 +52,8 @@ impl<S: Storage> Core<S> {
 
     /// What to say of an entry that is gone, or as good as gone: what led on from it.
     fn compacted(&self, index: LogIndex) -> RepairOutcome {
-        let snapshot = self.log.storage.snapshot().map(|meta| meta.id);
-        match snapshot.filter(|id| id.index >= index) {
-            Some(snapshot) => RepairOutcome::Compacted { snapshot },
+        match self.log.snapshot_covering(index) {
+            Some(meta) => RepairOutcome::Compacted { snapshot: meta.id },
             None => RepairOutcome::Maybe,
         }
     }
@@ -105,8 +104,7 @@ impl<S: Storage> Core<S> {
         if self.repair.sends_to.contains(&from) {
             return;
         }
-        let snapshot = self.log.storage.snapshot();
-        match snapshot.filter(|meta| meta.id.index >= ask.covering) {
+        match self.log.snapshot_covering(ask.covering) {
             Some(meta) => {
                 self.repair.sends_to.insert(from);
                 let id = meta.id;
