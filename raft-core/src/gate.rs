@@ -25,6 +25,7 @@ impl<S: Storage> Node<S> {
             term,
             message,
         } = envelope;
+        self.core.note_sender(from);
         match message {
             Message::PreVote(request) => {
                 let leader = self.role.leader(self.core.id());

@@ -41,12 +41,19 @@ const ENTRIES_PATIENCE_TIMEOUTS: u32 = 3;
 /// anew.
 const SNAPSHOT_PATIENCE_TIMEOUTS: u32 = 10;
 
+/// So many senders that are no members are remembered. The transport knows who they are, so there
+/// are few; this is the bound if it does not.
+const STRANGERS_MAX: usize = 16;
+
 /// When what is asked again.
 #[derive(Debug, Default)]
 pub(crate) struct Repair {
     /// Damage up to this number has been told.
     announced: RepairId,
     pace: Pace,
+    /// Who spoke to this node since it knows of its damage, and is no member as far as it knows. What
+    /// made it one may be just what is damaged.
+    strangers: BTreeSet<NodeId>,
     /// Ticks since anything came back.
     idle_ticks: u32,
     /// Who was asked for a snapshot last.
@@ -109,7 +116,7 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// Asks all other nodes for what is missing.
+    /// Asks the other nodes for what is missing.
     pub(crate) fn flush_repair(&mut self) {
         if !self.log.is_faulty() {
             return;
@@ -134,6 +141,7 @@ impl<S: Storage> Core<S> {
         let newest = self.log.faults.newest();
         if core::mem::replace(&mut self.repair.announced, newest) != newest {
             self.repair.pace.on_progress();
+            self.repair.strangers.clear();
             let count = self.log.faults.count();
             if let Some(first) = self.log.faults.first_from(LogIndex(0)) {
                 self.event(Event::DamageFound { first, count });
@@ -160,10 +168,29 @@ impl<S: Storage> Core<S> {
         self.send(peer, Message::RepairAsk(ask));
     }
 
+    /// All who may have what is missing: members, and whoever speaks to this node.
     fn other_nodes(&self) -> Vec<NodeId> {
         let mut nodes = self.membership.members_ever();
+        nodes.extend(&self.repair.strangers);
         nodes.remove(&self.id());
         nodes.into_iter().collect()
+    }
+
+    /// `from` is there, and can be asked.
+    #[inline]
+    pub(crate) fn note_sender(&mut self, from: NodeId) {
+        if self.log.is_faulty() {
+            self.note_stranger(from);
+        }
+    }
+
+    fn note_stranger(&mut self, from: NodeId) {
+        let strangers = &mut self.repair.strangers;
+        let is_full = strangers.len() == STRANGERS_MAX;
+        let is_member = self.membership.members_ever().contains(&from);
+        if !is_member && !is_full && strangers.insert(from) {
+            self.repair.pace.on_newcomer();
+        }
     }
 
     /// Entries do not come, be it that nobody has them or that nobody can tell whether his are ours.

@@ -3,15 +3,17 @@
 
 mod harness;
 
+use std::collections::BTreeSet;
+
 use harness::disk::Left;
 use harness::{
     Cluster, answer, answers, append, ask, command, configuration_entry, entry_id, envelope, id,
     index,
 };
 use raft_core::{
-    Config, ConfigError, Configuration, Entry, EntryKind, FaultyEntry, HardState, Heartbeat,
-    InstallSnapshot, LogIndex, MemoryStorage, Message, Node, NodeId, Rejected, RepairAsk, RepairId,
-    RepairOutcome, Repairing, Role, SnapshotMeta, Term,
+    Config, ConfigError, Configuration, Entry, EntryKind, Envelope, FaultyEntry, HardState,
+    Heartbeat, InstallSnapshot, LogIndex, MemoryStorage, Message, Node, NodeId, Rejected,
+    RepairAsk, RepairId, RepairOutcome, Repairing, Role, SnapshotMeta, Term,
 };
 
 /// Three nodes with these logs, of which n1 has lost the entry at `lost`.
@@ -81,6 +83,23 @@ fn never_counts_only_if_what_is_held_cannot_be_ours() {
         let waits = repair.waiting_for.contains(&id(2));
         assert_eq!(waits, !is_counted, "held {held:?}");
     }
+}
+
+/// Whoever speaks to n1 is asked, but not without bound, and that a stranger never had it says nothing.
+#[test]
+fn strangers_are_asked_within_a_bound_and_their_never_does_not_count() {
+    let mut cluster = cluster(&[1, 1, 1], 3, Left::Header);
+    let ask = question(&mut cluster);
+    let is_sent_to_a_stranger = |sent: &Envelope| sent.to > id(3);
+    for stranger in 4..=103 {
+        let never = RepairOutcome::Never { held: None };
+        tell(&mut cluster, stranger, answer(ask, never)).unwrap();
+    }
+    let asked = cluster.take(is_sent_to_a_stranger);
+    let asked: BTreeSet<_> = asked.iter().map(|sent| sent.to).collect();
+    assert_eq!(asked, (4..=19).map(id).collect());
+    let repair = cluster.status(id(1)).repair.expect("still damaged");
+    assert_eq!(repair.waiting_for, [id(2), id(3)]);
 }
 
 /// n2 never had 3, then got it from n3, and n1 lost it again: the old answer is about another time.

@@ -74,6 +74,11 @@ impl Pace {
         }
     }
 
+    /// There is one more who can be asked.
+    pub(super) fn on_newcomer(&mut self) {
+        self.is_due = true;
+    }
+
     pub(super) fn on_flushed(&mut self) {
         self.is_due = false;
     }
