@@ -50,6 +50,7 @@ impl<S: Storage> Node<S> {
             | Message::VoteResponse(_)
             | Message::Append(_)
             | Message::AppendResponse(_)
+            | Message::Commit(_)
             | Message::Heartbeat(_)
             | Message::HeartbeatResponse(_)
             | Message::InstallSnapshot(_)
@@ -200,7 +201,10 @@ impl<S: Storage> Node<S> {
     /// term 2.
     fn answer_stale(&mut self, from: NodeId, message: &Message) {
         match message {
-            Message::Append(_) | Message::Heartbeat(_) | Message::InstallSnapshot(_) => {
+            Message::Append(_)
+            | Message::Commit(_)
+            | Message::Heartbeat(_)
+            | Message::InstallSnapshot(_) => {
                 let answer = HeartbeatResponse {
                     round: 0,
                     oldest_sync_age_ticks: 0,
@@ -255,6 +259,7 @@ fn check_content(envelope: &Envelope) -> Result<(), Rejected> {
         | Message::Vote(_)
         | Message::VoteResponse(_)
         | Message::AppendResponse(_)
+        | Message::Commit(_)
         | Message::Heartbeat(_)
         | Message::HeartbeatResponse(_)
         | Message::SnapshotResponse(_)

@@ -126,9 +126,9 @@ pub use error::{
 pub use event::{Event, Reason, VoteRefusal};
 pub use membership::{Configuration, ConfigurationChange, MemberChange};
 pub use message::{
-    Append, AppendResponse, Envelope, Heartbeat, HeartbeatResponse, InstallSnapshot, Message,
-    ReadIndex, ReadIndexResponse, RepairAnswer, RepairAsk, RepairOutcome, Repairing, SnapshotAsk,
-    SnapshotResponse, VoteRequest, VoteResponse,
+    Append, AppendResponse, Commit, Envelope, Heartbeat, HeartbeatResponse, InstallSnapshot,
+    Message, ReadIndex, ReadIndexResponse, RepairAnswer, RepairAsk, RepairOutcome, Repairing,
+    SnapshotAsk, SnapshotResponse, VoteRequest, VoteResponse,
 };
 pub use node::Node;
 pub use ready::{Fetch, FetchPurpose, Persist, Proposal, ReadState, Ready, SnapshotOutcome};

@@ -69,6 +69,9 @@ pub enum Message {
     /// A snapshot for a repairing node, from anybody. Its data moves as that of
     /// [`Message::InstallSnapshot`]; it is not acknowledged.
     RepairSnapshot(InstallSnapshot),
+    /// News of the commit index for a follower that was sent everything else. It is not answered: what
+    /// gets lost comes with the next append or heartbeat.
+    Commit(Commit),
 }
 
 /// Content of [`Message::PreVote`] and [`Message::Vote`].
@@ -102,6 +105,15 @@ pub struct Append {
     pub entries: Vec<Entry>,
     /// The leader's commit index.
     pub commit: LogIndex,
+}
+
+/// Content of [`Message::Commit`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Commit {
+    /// This entry of the leader's log, and all before it, are committed. A log that holds it is the
+    /// leader's up to there (log matching, thesis 3.5); to any other it says nothing.
+    pub id: EntryId,
 }
 
 /// Content of [`Message::AppendResponse`].
@@ -268,6 +280,7 @@ impl Message {
     pub(crate) fn is_from_leader(&self) -> bool {
         match self {
             Message::Append(_)
+            | Message::Commit(_)
             | Message::Heartbeat(_)
             | Message::InstallSnapshot(_)
             | Message::ReadIndexResponse(_)
@@ -319,7 +332,8 @@ impl Message {
             | Message::RepairAsk(_)
             | Message::RepairAnswer(_)
             | Message::Repairing(_)
-            | Message::SnapshotAsk(_) => None,
+            | Message::SnapshotAsk(_)
+            | Message::Commit(_) => None,
         }
     }
 
@@ -344,6 +358,7 @@ impl Message {
             Message::Repairing(_) => "Repairing",
             Message::SnapshotAsk(_) => "SnapshotAsk",
             Message::RepairSnapshot(_) => "RepairSnapshot",
+            Message::Commit(_) => "Commit",
         }
     }
 }
@@ -408,6 +423,7 @@ impl Message {
                 write!(f, ", {} damaged, next {}", repairing.count, repairing.next)
             }
             Message::SnapshotAsk(ask) => write!(f, ", covering {}", ask.covering),
+            Message::Commit(commit) => write!(f, ", {}", commit.id),
         }
     }
 }

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::{
-    AppendResponse, Envelope, Event, Fetch, HardState, LogIndex, Message, ReadId, ReadState,
-    VoteResponse,
+    AppendResponse, Envelope, Event, Fetch, HardState, LogIndex, Message, NodeId, ReadId,
+    ReadState, Term, VoteResponse,
 };
 
 /// Output that waits for the next [`Ready`](crate::Ready).
@@ -26,19 +26,26 @@ pub(crate) struct Durable {
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.events.is_empty() && !self.has_reports()
+        self.messages.len() + self.events.len() + self.reports() == 0
     }
 
     /// Whether there is something beside messages and events, which is rare.
     pub(crate) fn has_reports(&self) -> bool {
-        !(self.read_states.is_empty() && self.read_failures.is_empty() && self.fetches.is_empty())
+        self.reports() > 0
+    }
+
+    fn reports(&self) -> usize {
+        self.read_states.len() + self.read_failures.len() + self.fetches.len()
     }
 
     #[inline]
     pub(crate) fn send(&mut self, envelope: Envelope) {
-        if !self.merge_acceptance(&envelope) {
-            self.messages.push(envelope);
+        if let Message::AppendResponse(AppendResponse::Accepted { matched }) = envelope.message
+            && self.merge_acceptance(envelope.to, envelope.term, matched)
+        {
+            return;
         }
+        self.messages.push(envelope);
     }
 
     pub(crate) fn answer_read(&mut self, id: ReadId, index: LogIndex) {
@@ -46,13 +53,8 @@ impl Outbox {
     }
 
     /// One acknowledgement answers all appends of one turn: the furthest one says it all.
-    #[inline]
-    fn merge_acceptance(&mut self, envelope: &Envelope) -> bool {
-        let Message::AppendResponse(AppendResponse::Accepted { matched }) = envelope.message else {
-            return false;
-        };
-        let to_same =
-            |queued: &&mut Envelope| queued.to == envelope.to && queued.term == envelope.term;
+    fn merge_acceptance(&mut self, to: NodeId, term: Term, matched: LogIndex) -> bool {
+        let to_same = |queued: &&mut Envelope| queued.to == to && queued.term == term;
         for queued in self.messages.iter_mut().rev().filter(to_same) {
             if let Message::AppendResponse(AppendResponse::Accepted { matched: earlier }) =
                 &mut queued.message
@@ -127,6 +129,7 @@ fn may_leave(envelope: &Envelope, durable: Durable) -> bool {
         | Message::VoteResponse(VoteResponse { granted: false })
         | Message::AppendResponse(AppendResponse::Rejected { .. })
         | Message::Append(_)
+        | Message::Commit(_)
         | Message::Heartbeat(_)
         | Message::HeartbeatResponse(_)
         | Message::InstallSnapshot(_)
@@ -143,7 +146,6 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::{NodeId, Term};
 
     fn accepted(matched: u64) -> Envelope {
         let matched = LogIndex(matched);

@@ -113,15 +113,22 @@ impl Progress {
     }
 
     /// Whether an append without entries should be sent, given that there are none to send or no
-    /// room for them. A probe without entries asks where the logs agree; in replication it brings
-    /// news of the commit index, or asks whether all that was sent got lost.
-    pub(crate) fn wants_empty_append(&self, committed: LogIndex) -> bool {
+    /// room for them. A probe without entries asks where the logs agree; in replication it asks
+    /// whether all that was sent got lost.
+    pub(crate) fn wants_empty_append(&self) -> bool {
         match &self.state {
             State::Probe { paused } => !paused,
-            State::Replicate(_) => {
-                self.verify || self.told_commit < committed.min(self.next.prev())
-            }
+            State::Replicate(_) => self.verify,
             State::Snapshot { .. } => false,
+        }
+    }
+
+    /// The commit index, as far as the follower was sent the log, if it was not told yet.
+    pub(crate) fn untold_commit(&self, committed: LogIndex) -> Option<LogIndex> {
+        let reached = committed.min(self.next.prev());
+        match &self.state {
+            State::Replicate(_) => Some(reached).filter(|reached| *reached > self.told_commit),
+            State::Probe { .. } | State::Snapshot { .. } => None,
         }
     }
 
@@ -129,7 +136,9 @@ impl Progress {
     /// that has been sent everything wants nothing.
     pub(crate) fn may_want(&self, last_index: LogIndex, committed: LogIndex) -> bool {
         match &self.state {
-            State::Replicate(_) => self.next <= last_index || self.wants_empty_append(committed),
+            State::Replicate(_) => {
+                self.next <= last_index || self.verify || self.untold_commit(committed).is_some()
+            }
             State::Probe { .. } | State::Snapshot { .. } => true,
         }
     }

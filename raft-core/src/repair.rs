@@ -95,8 +95,8 @@ impl Repair {
 impl<S: Storage> Core<S> {
     /// Whether damage was found that is not told yet. Other questions wait for a tick or a message.
     pub(crate) fn repair_is_due(&self) -> bool {
-        let is_news = self.repair.announced != self.log.faults.newest();
-        self.log.is_faulty() && (is_news || self.repair.pace.is_due())
+        self.log.is_faulty()
+            && (self.repair.announced != self.log.faults.newest() || self.repair.pace.is_due())
     }
 
     pub(crate) fn tick_repair(&mut self) {

@@ -8,10 +8,11 @@ mod harness;
 use harness::dice::Dice;
 use harness::{command, configuration_entry, entry_id, envelope, id, index, proposal};
 use raft_core::{
-    Append, AppendResponse, Config, Configuration, Entry, EntryId, FaultyEntry, Fetch, HardState,
-    Heartbeat, HeartbeatResponse, InstallSnapshot, LogIndex, MemoryStorage, Message, Node, NodeId,
-    Persist, PersistId, RepairAnswer, RepairAsk, RepairId, RepairOutcome, Repairing, SnapshotAsk,
-    SnapshotMeta, SnapshotResponse, Storage, StorageError, Term, VoteRequest, VoteResponse,
+    Append, AppendResponse, Commit, Config, Configuration, Entry, EntryId, FaultyEntry, Fetch,
+    HardState, Heartbeat, HeartbeatResponse, InstallSnapshot, LogIndex, MemoryStorage, Message,
+    Node, NodeId, Persist, PersistId, RepairAnswer, RepairAsk, RepairId, RepairOutcome, Repairing,
+    SnapshotAsk, SnapshotMeta, SnapshotResponse, Storage, StorageError, Term, VoteRequest,
+    VoteResponse,
 };
 
 /// Makes messages. Numbers are small, so that they often fit, and now and then at the very end.
@@ -133,7 +134,7 @@ impl Source {
     }
 
     fn message(&mut self) -> Message {
-        match self.roll(21) {
+        match self.roll(22) {
             0 => Message::PreVote(self.vote_request()),
             1 => Message::PreVoteResponse(self.vote_response()),
             2 => Message::Vote(self.vote_request()),
@@ -173,6 +174,7 @@ impl Source {
                 let covering = index(self.at());
                 Message::SnapshotAsk(SnapshotAsk { covering })
             }
+            20 => Message::Commit(Commit { id: self.id() }),
             _ => Message::RepairSnapshot(self.snapshot()),
         }
     }

@@ -7,8 +7,8 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use raft_core::{
-    Append, AppendResponse, Config, Configuration, ConfigurationChange, Entry, EntryId, EntryKind,
-    Envelope, Event, HardState, Heartbeat, HeartbeatResponse, InstallSnapshot, LogIndex,
+    Append, AppendResponse, Commit, Config, Configuration, ConfigurationChange, Entry, EntryId,
+    EntryKind, Envelope, Event, HardState, Heartbeat, HeartbeatResponse, InstallSnapshot, LogIndex,
     MemberChange, MemoryStorage, Message, Node, NodeId, PeerState, PersistId, ReadId, ReadIndex,
     ReadIndexResponse, Reason, RepairAnswer, RepairAsk, RepairId, RepairOutcome, Repairing, Role,
     SnapshotAsk, SnapshotMeta, SnapshotResponse, Term, VoteRefusal, VoteRequest, VoteResponse,
@@ -117,6 +117,7 @@ fn messages() -> Vec<Message> {
         }),
         Message::SnapshotAsk(SnapshotAsk { covering: four }),
         Message::RepairSnapshot(install),
+        Message::Commit(Commit { id: id(5, 2) }),
     ]
 }
 
@@ -125,7 +126,7 @@ fn messages() -> Vec<Message> {
 ///
 /// Lines may be added. A line that changes means that servers of two versions do not understand each
 /// other.
-const GOLDEN: [&str; 23] = [
+const GOLDEN: [&str; 24] = [
     "0102ac020005020006",
     "0102ac020101",
     "0102ac020205020106",
@@ -154,6 +155,7 @@ const GOLDEN: [&str; 23] = [
     "0102ac020f0309",
     "0102ac021004",
     "0102ac02110902020102020103010401030106",
+    "0102ac02120502",
 ];
 
 fn vote_request(transfer: bool) -> VoteRequest {
@@ -217,6 +219,7 @@ fn kind(message: &Message) -> u8 {
         Message::Repairing(_) => 15,
         Message::SnapshotAsk(_) => 16,
         Message::RepairSnapshot(_) => 17,
+        Message::Commit(_) => 18,
     }
 }
 

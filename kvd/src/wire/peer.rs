@@ -68,6 +68,7 @@ impl PeerMessage {
             | Message::TimeoutNow => true,
             Message::Append(_)
             | Message::AppendResponse(_)
+            | Message::Commit(_)
             | Message::InstallSnapshot(_)
             | Message::SnapshotResponse(_)
             | Message::RepairAsk(_)

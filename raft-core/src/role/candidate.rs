@@ -89,6 +89,7 @@ impl Candidate {
             | Message::Repairing(_)
             | Message::ReadIndex(_) => Err(Rejected::NotLeader),
             Message::Append(_)
+            | Message::Commit(_)
             | Message::Heartbeat(_)
             | Message::InstallSnapshot(_)
             | Message::ReadIndexResponse(_)

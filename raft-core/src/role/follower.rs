@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::log::Holds;
 use crate::read_index::ForwardedReads;
 use crate::{
-    Append, AppendResponse, Configuration, Entry, EntryId, EntryKind, Event, Heartbeat,
+    Append, AppendResponse, Commit, Configuration, Entry, EntryId, EntryKind, Event, Heartbeat,
     HeartbeatResponse, LogIndex, Message, NodeId, ReadError, ReadId, ReadIndex, ReadIndexResponse,
     Reason, Rejected, Repairing, SnapshotMeta, SnapshotResponse, Storage,
 };
@@ -40,6 +40,10 @@ impl Follower {
                 Ok(Next::Stay)
             }
             Message::Append(append) => handle_append(core, from, append),
+            Message::Commit(commit) => {
+                handle_commit(core, commit);
+                Ok(Next::Stay)
+            }
             Message::Heartbeat(heartbeat) => handle_heartbeat(core, from, heartbeat),
             Message::InstallSnapshot(install) => handle_snapshot(core, from, *install.meta),
             Message::ReadIndexResponse(response) => self.handle_read_index(core, response),
@@ -189,6 +193,20 @@ fn handle_append<S: Storage>(
     Ok(Next::Stay)
 }
 
+/// Not held: it will come, and the news with it or after it.
+fn handle_commit<S: Storage>(core: &mut Core<S>, commit: Commit) {
+    if core.log.may_hold(commit.id) == Holds::Yes {
+        commit_known(core, commit.id.index);
+    }
+}
+
+/// Takes over a commit index up to which this log is the leader's. What is committed is named by an
+/// entry whose term is known: later appends are compared with it.
+fn commit_known<S: Storage>(core: &mut Core<S>, commit: LogIndex) {
+    let known = core.log.newest_known_index(commit);
+    core.log.commit_to(known.max(core.log.committed()));
+}
+
 fn refuse<S: Storage>(core: &mut Core<S>, leader: NodeId, prev: EntryId) -> Message {
     let hint = core.log.newest_not_above(prev.index, prev.term);
     core.event(Event::AppendRefused { leader, prev, hint });
@@ -256,9 +274,7 @@ fn accept<S: Storage>(
         }
         append_entries(core, entries);
     }
-    // Named by an entry whose term is known: later appends are compared with it.
-    let known = core.log.newest_known_index(commit.min(matched));
-    core.log.commit_to(known.max(core.log.committed()));
+    commit_known(core, commit.min(matched));
     if core.log.is_faulty() {
         return repairing(core, matched.next());
     }

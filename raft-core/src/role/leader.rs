@@ -96,6 +96,7 @@ impl Leader {
                 return Err(Rejected::Unasked);
             }
             Message::Append(_)
+            | Message::Commit(_)
             | Message::Heartbeat(_)
             | Message::InstallSnapshot(_)
             | Message::ReadIndexResponse(_)

@@ -8,8 +8,8 @@ use crate::core::Core;
 use crate::progress::Progress;
 use crate::types::entries_bytes;
 use crate::{
-    Append, Entry, EntryId, Event, Fetch, FetchPurpose, InstallSnapshot, LogIndex, Message, NodeId,
-    Storage, StorageError,
+    Append, Commit, Entry, EntryId, Event, Fetch, FetchPurpose, InstallSnapshot, LogIndex, Message,
+    NodeId, Storage, StorageError,
 };
 
 impl Leader {
@@ -18,6 +18,7 @@ impl Leader {
         for (peer, progress) in self.peers.iter_mut() {
             while send_entries(core, peer, progress) {}
             maybe_send_empty(core, peer, progress);
+            maybe_tell_commit(core, peer, progress);
         }
         self.notice_damage(core); // Reading may have found it.
     }
@@ -124,12 +125,23 @@ fn wait_for_repair<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut 
 }
 
 fn maybe_send_empty<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Progress) {
-    if !progress.wants_empty_append(core.log.committed()) || progress.fetching.is_some() {
+    if !progress.wants_empty_append() || progress.fetching.is_some() {
         return;
     }
     match core.log.id(progress.next.prev()) {
         Some(prev) => send_append(core, peer, progress, prev, Vec::new()),
         None => send_snapshot(core, peer, progress),
+    }
+}
+
+/// A follower in replication learns what is committed as soon as it was sent that. It does not answer.
+fn maybe_tell_commit<S: Storage>(core: &mut Core<S>, peer: NodeId, progress: &mut Progress) {
+    let Some(index) = progress.untold_commit(core.log.committed()) else {
+        return;
+    };
+    progress.told_commit = index;
+    if let Some(id) = core.log.id(index) {
+        core.send(peer, Message::Commit(Commit { id }));
     }
 }
 

@@ -4,7 +4,7 @@
 //! append-only, structs keep their fields.
 
 use raft_core::{
-    Append, AppendResponse, Entry, EntryId, Envelope, Heartbeat, HeartbeatResponse,
+    Append, AppendResponse, Commit, Entry, EntryId, Envelope, Heartbeat, HeartbeatResponse,
     InstallSnapshot, LogIndex, Message, NodeId, ReadId, ReadIndex, ReadIndexResponse,
     SnapshotResponse, Term, VoteRequest, VoteResponse,
 };
@@ -88,6 +88,9 @@ enum MessageHead<'a> {
     },
     TimeoutNow,
     Repair(#[serde(borrow)] RepairHead<'a>),
+    Commit {
+        id: Id,
+    },
 }
 
 /// The configuration in a message, encoded; empty if there is none.
@@ -129,7 +132,8 @@ impl<'a> RaftHead<'a> {
             | MessageHead::SnapshotResponse { .. }
             | MessageHead::ReadIndex { .. }
             | MessageHead::ReadIndexResponse { .. }
-            | MessageHead::TimeoutNow => 0,
+            | MessageHead::TimeoutNow
+            | MessageHead::Commit { .. } => 0,
         }
     }
 
@@ -206,6 +210,7 @@ impl<'a> MessageHead<'a> {
                 index: read.index.0,
             },
             Message::TimeoutNow => MessageHead::TimeoutNow,
+            Message::Commit(commit) => MessageHead::Commit { id: id(commit.id) },
             Message::RepairAsk(ask) => MessageHead::Repair(RepairHead::Ask(Ask::of(ask))),
             Message::Repairing(repairing) => MessageHead::Repair(RepairHead::Repairing {
                 count: repairing.count,
@@ -298,6 +303,7 @@ impl<'a> MessageHead<'a> {
                 })
             }
             MessageHead::TimeoutNow => Message::TimeoutNow,
+            MessageHead::Commit { id } => Message::Commit(Commit { id: id.into() }),
             MessageHead::Repair(repair) => repair.into_message(entries)?,
         })
     }

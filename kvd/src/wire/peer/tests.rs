@@ -131,6 +131,7 @@ fn samples() -> Vec<PeerMessage> {
             covering: LogIndex(5),
         }),
         Message::RepairSnapshot(InstallSnapshot { meta: meta.into() }),
+        Message::Commit(Commit { id: at(9, 3) }),
     ];
     let write = ForwardedWrite {
         session: SessionRef::Named(42),
