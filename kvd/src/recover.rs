@@ -24,7 +24,7 @@ use raft_core::{
     Configuration, Entry, EntryId, EntryKind, HardState, InitialState, LogIndex, NodeId,
     SnapshotMeta, Term, UnknownEntryKind,
 };
-use raft_log::{Binding, Fs, Opened, Options, StoredEntry, Tail, Wal};
+use raft_log::{Binding, Fs, OpenError, Opened, Options, StoredEntry, Tail, Wal};
 
 pub use self::error::RecoverError;
 use crate::identity::{log_dir, snapshot_dir};
@@ -133,6 +133,9 @@ pub fn recover<F: Fs>(
 ) -> Result<Recovered<F>, RecoverError> {
     // First, because it takes the lock of the directory.
     let (mut wal, log) = Wal::open(fs, &log_dir(data), options.binding, options.wal.clone())?;
+    if let Some(faulty) = log.faulty.first() {
+        return Err(OpenError::Corrupt(faulty.corruption.clone()).into());
+    }
     let snapshot_options = SnapshotOptions {
         cluster: options.binding.cluster,
         members: options.members.clone(),

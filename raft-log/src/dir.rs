@@ -11,6 +11,7 @@ pub(crate) const LOCK: &str = "lock";
 
 const SEGMENT_PREFIX: &str = "segment-";
 const SPARE_PREFIX: &str = "spare-";
+const REPAIR_PREFIX: &str = "repair-";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 const NUMBER_DIGITS: usize = 16;
 
@@ -19,8 +20,10 @@ const NUMBER_DIGITS: usize = 16;
 pub(crate) enum Name {
     /// Part of the log.
     Segment(u64),
-    /// Allocated, zeroed and synced, not yet part of the log.
+    /// Allocated and synced, not part of the log.
     Spare(u64),
+    /// Copies of entries that were damaged in their segments.
+    Repair(u64),
     /// An unfinished file of an interrupted start or preparation.
     Temporary,
     /// Control file, hard state, lock, or nothing of ours.
@@ -33,6 +36,10 @@ pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
 
 pub(crate) fn spare_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{SPARE_PREFIX}{number:016x}"))
+}
+
+pub(crate) fn repair_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{REPAIR_PREFIX}{number:016x}"))
 }
 
 /// The name under which a file is written before it gets its own.
@@ -48,6 +55,9 @@ pub(crate) fn parse_name(name: &str) -> Name {
     }
     if let Some(number) = numbered(name, SPARE_PREFIX) {
         return Name::Spare(number);
+    }
+    if let Some(number) = numbered(name, REPAIR_PREFIX) {
+        return Name::Repair(number);
     }
     if let Some(stem) = name.strip_suffix(TEMPORARY_SUFFIX) {
         let ours = stem == CONTROL || stem == HARD_STATE || numbered(stem, SPARE_PREFIX).is_some();

@@ -268,6 +268,12 @@ pub enum WalError {
         /// Last entry of the log.
         last_index: u64,
     },
+    /// The log would end with a damaged entry of which not even the term is known.
+    #[error("the log would end with entry {index}, whose term is not known")]
+    UnknownEnd {
+        /// The entry.
+        index: u64,
+    },
     /// The term would fall, or a vote of the same term would change.
     #[error("term {term} with vote {vote:?} after term {last_term} with vote {last_vote:?}")]
     VoteChanged {

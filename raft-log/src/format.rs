@@ -8,6 +8,17 @@
 use crate::options::Binding;
 use crate::record::{self, HEADER_BYTES};
 
+mod seal;
+mod twin;
+
+pub(crate) use self::seal::{
+    Footer, SEAL_FOOTER_BYTES, SEAL_LINE_BYTES, SEAL_PAGE_BYTES, SealLine, footer_offset,
+    records_end,
+};
+pub(crate) use self::twin::{
+    TWIN_CONTENT_BYTES_MAX, TWIN_FILE_BYTES, TWIN_STRIDE, TwinCopy, decode_twin, encode_twin,
+};
+
 /// Bytes at the front of a segment that hold its header; records begin here.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
 /// Version of the segment format.
@@ -21,13 +32,6 @@ pub(crate) const TWIN_VERSION: u32 = 1;
 pub(crate) const PREFIX_BYTES: usize = 16;
 /// Records start at multiples of this.
 pub(crate) const ALIGN: u64 = 8;
-/// The seal index lies in pages of its own, so that one bad page never takes both a record and its name.
-pub(crate) const SEAL_PAGE_BYTES: u64 = 4096;
-/// Reserved at a segment's end for the footer of the seal index.
-pub(crate) const SEAL_FOOTER_BYTES: u64 = 64;
-/// Reserved per record for its line in the seal index: term, offset, payload checksum.
-pub(crate) const SEAL_LINE_BYTES: u64 = 16;
-
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RLOGSEGM";
 pub(crate) const CONTROL_MAGIC: [u8; 8] = *b"RLOGCTRL";
 pub(crate) const HARD_STATE_MAGIC: [u8; 8] = *b"RLOGVOTE";
@@ -51,6 +55,8 @@ pub enum Check {
     FileLength,
     /// Number of a segment, in its name and in its header.
     Number,
+    /// Whether a segment holds the log or copies of damaged entries, in its name and in its header.
+    Purpose,
     /// A length field is out of bounds.
     Length,
     /// The header of a record is all zeros where a record must be.
@@ -167,6 +173,10 @@ pub(crate) struct SegmentHeader {
     /// Generation in which the segment was taken into use.
     pub(crate) generation: u64,
     pub(crate) segment_bytes: u64,
+    /// The file was a segment before: what lies behind its records is old and no sign of a torn write.
+    pub(crate) recycled: bool,
+    /// Holds copies of entries that were damaged elsewhere, in any order.
+    pub(crate) repairs: bool,
 }
 
 /// Bytes of a segment header.
@@ -187,16 +197,6 @@ pub(crate) struct Prefix {
 #[must_use]
 pub(crate) fn stored_bytes(payload_bytes: u64) -> u64 {
     (PREFIX_BYTES as u64 + HEADER_BYTES as u64 + payload_bytes).next_multiple_of(ALIGN)
-}
-
-/// End of the room for records in a segment that is to hold `count` of them: behind it the seal index
-/// will lie, which grows with each record.
-#[must_use]
-pub(crate) fn records_end(segment_bytes: u64, count: u64) -> u64 {
-    let seal = count
-        .saturating_mul(SEAL_LINE_BYTES)
-        .saturating_add(SEAL_FOOTER_BYTES);
-    segment_bytes.saturating_sub(seal) / SEAL_PAGE_BYTES * SEAL_PAGE_BYTES
 }
 
 /// Checksum that ties a record to this place in this segment and generation.
@@ -251,8 +251,32 @@ pub(crate) struct Stored<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadRecord {
     pub(crate) fault: Fault,
-    /// (index, term) if the header is intact.
-    pub(crate) names: Option<(u64, u64)>,
+    /// What the header says, if it is intact.
+    pub(crate) names: Option<Names>,
+}
+
+impl BadRecord {
+    pub(crate) fn unnamed(fault: Fault) -> BadRecord {
+        BadRecord { fault, names: None }
+    }
+}
+
+/// Which entry a record is, as its header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    pub(crate) kind: u8,
+}
+
+impl Names {
+    pub(crate) fn of(header: &record::RecordHeader) -> Names {
+        Names {
+            index: header.index,
+            term: header.term,
+            kind: header.kind,
+        }
+    }
 }
 
 /// Decodes the record stored at `offset`; `bytes` begin there. Checks header, payload and bind.
@@ -262,7 +286,7 @@ pub(crate) fn decode_stored(
     offset: u64,
     bytes: &[u8],
 ) -> Result<Stored<'_>, BadRecord> {
-    let unnamed = |fault| BadRecord { fault, names: None };
+    let unnamed = BadRecord::unnamed;
     let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
         return Err(unnamed(Fault::new(
             Check::Length,
@@ -271,7 +295,13 @@ pub(crate) fn decode_stored(
         )));
     };
     let prefix = Prefix::decode(prefix);
-    let (header, payload, used) = record::decode(cluster, rest).map_err(bad_record)?;
+    let (header, payload, used) = record::decode(cluster, rest).map_err(|error| BadRecord {
+        fault: fault_of(error),
+        names: record::decode_header(cluster, rest)
+            .ok()
+            .as_ref()
+            .map(Names::of),
+    })?;
     let Ok(place) = u32::try_from(offset) else {
         return Err(unnamed(Fault::new(Check::Length, u32::MAX, offset)));
     };
@@ -289,7 +319,7 @@ pub(crate) fn decode_stored(
         let fault = Fault::new(Check::Bind, expected, prefix.bind);
         return Err(BadRecord {
             fault,
-            names: Some((header.index, header.term)),
+            names: Some(Names::of(&header)),
         });
     }
     let end = offset + ((PREFIX_BYTES + used) as u64).next_multiple_of(ALIGN);
@@ -301,37 +331,22 @@ pub(crate) fn decode_stored(
     })
 }
 
-fn bad_record(error: record::RecordError) -> BadRecord {
+fn fault_of(error: record::RecordError) -> Fault {
     use record::RecordError;
-    let (fault, names) = match error {
-        RecordError::Truncated { needed, found } => {
-            (Fault::new(Check::Length, needed, found), None)
-        }
-        RecordError::Blank => (Fault::new(Check::Blank, 1u32, 0u32), None),
+    match error {
+        RecordError::Truncated { needed, found } => Fault::new(Check::Length, needed, found),
+        RecordError::Blank => Fault::new(Check::Blank, 1u32, 0u32),
         RecordError::HeaderChecksum { expected, found } => {
-            (Fault::new(Check::HeaderChecksum, expected, found), None)
+            Fault::new(Check::HeaderChecksum, expected, found)
         }
         RecordError::PayloadChecksum {
-            index,
-            term,
-            expected,
-            found,
-        } => (
-            Fault::new(Check::PayloadChecksum, expected, found),
-            Some((index, term)),
-        ),
-        RecordError::NewerVersion { found } => (
-            Fault::new(Check::RecordVersion, record::RECORD_VERSION, found),
-            None,
-        ),
-        RecordError::Nonsense {
-            index, term, kind, ..
-        } => (
-            Fault::new(Check::RecordFields, 1u32, kind),
-            Some((index, term)),
-        ),
-    };
-    BadRecord { fault, names }
+            expected, found, ..
+        } => Fault::new(Check::PayloadChecksum, expected, found),
+        RecordError::NewerVersion { found } => {
+            Fault::new(Check::RecordVersion, record::RECORD_VERSION, found)
+        }
+        RecordError::Nonsense { kind, .. } => Fault::new(Check::RecordFields, 1u32, kind),
+    }
 }
 
 impl SegmentHeader {
@@ -346,7 +361,9 @@ impl SegmentHeader {
         put_u64(&mut bytes, 56, self.segment_bytes);
         put_u64(&mut bytes, 64, binding.node);
         put_u32(&mut bytes, 72, binding.cluster);
-        // 76..84: zero. Kept for the recycling count and flags of a sealed segment.
+        let flags = u32::from(self.recycled) | u32::from(self.repairs) << 1;
+        put_u32(&mut bytes, 76, flags);
+        // 80..84: zero.
         let crc = crc32fast::hash(&bytes[..84]);
         put_u32(&mut bytes, 84, crc);
         bytes
@@ -367,6 +384,8 @@ impl SegmentHeader {
             previous_term: u64_at(bytes, 40),
             generation: u64_at(bytes, 48),
             segment_bytes: u64_at(bytes, 56),
+            recycled: u32_at(bytes, 76) & 1 != 0,
+            repairs: u32_at(bytes, 76) & 2 != 0,
         })
     }
 }
@@ -420,87 +439,6 @@ impl ControlSlot {
             commit: u64_at(bytes, 144),
         })
     }
-}
-
-/// Bytes in front of the content in one copy of a file that is stored twice.
-pub(crate) const TWIN_HEADER_BYTES: usize = 48;
-/// Distance of the two copies; each has pages of its own.
-pub(crate) const TWIN_STRIDE: u64 = 8192;
-/// Length of a file that is stored twice.
-pub(crate) const TWIN_FILE_BYTES: u64 = 2 * TWIN_STRIDE;
-/// Longest content of a file that is stored twice.
-pub(crate) const TWIN_CONTENT_BYTES_MAX: usize = TWIN_STRIDE as usize - TWIN_HEADER_BYTES;
-
-/// Encodes one copy; the content is at most [`TWIN_CONTENT_BYTES_MAX`] long.
-pub(crate) fn encode_twin(
-    magic: [u8; 8],
-    binding: Binding,
-    sequence: u64,
-    content: &[u8],
-) -> Vec<u8> {
-    assert!(
-        content.len() <= TWIN_CONTENT_BYTES_MAX,
-        "{} bytes in a copy",
-        content.len()
-    );
-    let mut bytes = vec![0; TWIN_HEADER_BYTES + content.len()];
-    put_preamble(&mut bytes, magic, TWIN_VERSION);
-    put_u64(&mut bytes, 16, sequence);
-    put_u64(&mut bytes, 24, binding.node);
-    put_u32(&mut bytes, 32, binding.cluster);
-    put_u32(
-        &mut bytes,
-        36,
-        u32::try_from(content.len()).expect("the length was checked above"),
-    );
-    bytes[TWIN_HEADER_BYTES..].copy_from_slice(content);
-    let crc = twin_checksum(&bytes);
-    put_u32(&mut bytes, 40, crc);
-    bytes
-}
-
-/// One copy, decoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TwinCopy {
-    pub(crate) binding: Binding,
-    pub(crate) sequence: u64,
-    pub(crate) checksum: u32,
-    pub(crate) content: Vec<u8>,
-}
-
-/// Decodes one copy; the caller compares the binding.
-pub(crate) fn decode_twin(bytes: &[u8], magic: [u8; 8]) -> Result<TwinCopy, BlockError> {
-    check_preamble(bytes, magic, TWIN_VERSION)?;
-    if bytes.len() < TWIN_HEADER_BYTES {
-        return Err(Fault::new(Check::Length, TWIN_HEADER_BYTES as u64, bytes.len() as u64).into());
-    }
-    let content_bytes = u32_at(bytes, 36) as usize;
-    let room = bytes.len() - TWIN_HEADER_BYTES;
-    if content_bytes > room {
-        return Err(Fault::new(Check::Length, room as u64, content_bytes as u64).into());
-    }
-    let bytes = &bytes[..TWIN_HEADER_BYTES + content_bytes];
-    let (expected, found) = (twin_checksum(bytes), u32_at(bytes, 40));
-    if expected != found {
-        return Err(Fault::new(Check::BlockChecksum, expected, found).into());
-    }
-    Ok(TwinCopy {
-        binding: Binding {
-            cluster: u32_at(bytes, 32),
-            node: u64_at(bytes, 24),
-        },
-        sequence: u64_at(bytes, 16),
-        checksum: found,
-        content: bytes[TWIN_HEADER_BYTES..].to_vec(),
-    })
-}
-
-/// Over everything but the checksum itself.
-fn twin_checksum(bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..40]);
-    hasher.update(&bytes[44..]);
-    hasher.finalize()
 }
 
 fn put_preamble(bytes: &mut [u8], magic: [u8; 8], version: u32) {

@@ -93,6 +93,8 @@ mod pending;
 mod reader;
 pub mod record;
 mod recovery;
+mod repairs;
+mod seal;
 mod segment;
 mod terms;
 pub mod twin;
@@ -107,4 +109,4 @@ pub use options::{Binding, Options, OptionsError, SEGMENT_BYTES_MAX, SEGMENT_BYT
 pub use reader::{Held, Reader, StoredEntry};
 pub use segment::Preparer;
 pub use twin::{Report, TwinFile};
-pub use wal::{EntryRef, Opened, Tail, Wal};
+pub use wal::{EntryRef, FaultyEntry, Opened, Tail, Wal};

@@ -127,58 +127,79 @@ impl<F: Fs> Run<F> {
     /// Encodes one entry behind the others. Its checksum was verified.
     pub(crate) fn push(&mut self, cluster: u32, entry: &EntryRef<'_>) {
         let offset = u32::try_from(self.end()).expect("segments are shorter than 4 GiB");
-        let payload_bytes =
-            u32::try_from(entry.payload.len()).expect("checked against the segment's size");
-        let EntryRef {
-            index,
-            term,
-            kind,
-            payload,
-            payload_crc,
-        } = *entry;
-        let header = record::encode_header(
-            cluster,
-            &RecordHeader {
-                index,
-                term,
-                kind,
-                payload_bytes,
-                payload_crc,
-            },
-        );
-        let crc_at = HEADER_BYTES - 4;
-        let header_crc = u32::from_le_bytes([
-            header[crc_at],
-            header[crc_at + 1],
-            header[crc_at + 2],
-            header[crc_at + 3],
-        ]);
-        let (synced_to, generation) = (self.synced_to, self.generation);
-        let bind = bind(
-            self.nonce,
+        let place = Binds {
+            nonce: self.nonce,
             offset,
-            synced_to,
-            generation,
-            header_crc,
-            payload_crc,
-        );
-        let bytes = &mut self.buffer.bytes;
-        let end = bytes.len() + stored_bytes(payload.len() as u64) as usize;
-        bytes.reserve(end - bytes.len());
-        bytes.extend_from_slice(
-            &Prefix {
-                synced_to,
-                bind,
-                generation,
-            }
-            .encode(),
-        );
-        bytes.extend_from_slice(&header);
-        bytes.extend_from_slice(payload);
-        bytes.resize(end, 0);
+            synced_to: self.synced_to,
+            generation: self.generation,
+        };
+        encode_stored(&mut self.buffer.bytes, cluster, &place, entry);
         self.buffer.offsets.push(offset);
-        self.buffer.terms.push(index, term);
+        self.buffer.terms.push(entry.index, entry.term);
     }
+}
+
+/// What binds a record to its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binds {
+    pub(crate) nonce: u64,
+    pub(crate) offset: u32,
+    pub(crate) synced_to: u32,
+    pub(crate) generation: u64,
+}
+
+/// Appends an entry as it is stored: prefix, header, payload, padding. Its checksum was verified.
+pub(crate) fn encode_stored(
+    bytes: &mut Vec<u8>,
+    cluster: u32,
+    place: &Binds,
+    entry: &EntryRef<'_>,
+) {
+    let EntryRef {
+        index,
+        term,
+        kind,
+        payload,
+        payload_crc,
+    } = *entry;
+    let payload_bytes = u32::try_from(payload.len()).expect("checked against the segment's size");
+    let header = RecordHeader {
+        index,
+        term,
+        kind,
+        payload_bytes,
+        payload_crc,
+    };
+    let header = record::encode_header(cluster, &header);
+    let (_, header_crc) = header
+        .split_last_chunk::<4>()
+        .expect("it ends with its checksum");
+    let header_crc = u32::from_le_bytes(*header_crc);
+    let Binds {
+        nonce,
+        offset,
+        synced_to,
+        generation,
+    } = *place;
+    let bind = bind(
+        nonce,
+        offset,
+        synced_to,
+        generation,
+        header_crc,
+        payload_crc,
+    );
+    let prefix = Prefix {
+        synced_to,
+        bind,
+        generation,
+    };
+    let end = bytes.len() + stored_bytes(payload.len() as u64) as usize;
+    bytes.reserve(end - bytes.len());
+    bytes.extend_from_slice(&prefix.encode());
+    bytes.extend_from_slice(&header);
+    bytes.extend_from_slice(payload);
+    bytes.resize(end, 0);
 }
 
 const _: () = assert!((PREFIX_BYTES + HEADER_BYTES).is_multiple_of(8));

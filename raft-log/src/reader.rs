@@ -71,7 +71,31 @@ impl<F: Fs> Reader<F> {
     /// # Errors
     /// As for [`entries`](Reader::entries), without reading anything.
     pub fn hold(&self, range: Range<u64>, max_bytes: u64) -> Result<Held<F>, ReadError> {
-        let parts = self.shared.view().locate(range, max_bytes)?;
+        let mut parts: Vec<Part<F>> = Vec::new();
+        let (mut next, mut budget, mut cuts) = (range.start, max_bytes, None);
+        while next < range.end {
+            let force = parts.is_empty();
+            let (found, cuts_now) = {
+                let view = self.shared.view();
+                (view.find(next..range.end, budget, force), view.cuts)
+            };
+            // What comes behind a truncation is another log than what was found before it.
+            if *cuts.get_or_insert(cuts_now) != cuts_now {
+                break;
+            }
+            let span = match found {
+                Ok(Some(span)) => span,
+                Err(error) if force => return Err(error),
+                Ok(None) | Err(_) => break, // A prefix is enough.
+            };
+            let file = Arc::clone(span.segment());
+            let fitting = span.fit(budget, force);
+            let fitting = fitting.map_err(|source| IoFault::new(&file.path, "read", source))?;
+            let Some(part) = fitting else { break };
+            budget = budget.saturating_sub(part.bytes.end - part.bytes.start);
+            next = part.indexes.end;
+            parts.push(part);
+        }
         Ok(Held {
             parts,
             cluster: self.shared.cluster,
@@ -122,6 +146,12 @@ fn read_part<F: Fs>(
     entries: &mut Vec<StoredEntry>,
 ) -> Result<(), ReadError> {
     let segment = &part.segment;
+    if part.bytes.is_empty() || part.bytes.end > segment.bytes {
+        // Places come from the segment's index, which may have rotted since it was checked.
+        let fault = Fault::new(Check::Length, segment.bytes, part.bytes.end);
+        let index = part.indexes.start;
+        return Err(corruption(part, part.bytes.start, index, BadRecord::unnamed(fault)).into());
+    }
     // One copy out of the mapping for the whole run; the payloads are slices of it.
     let mut bytes = vec![0; (part.bytes.end - part.bytes.start) as usize];
     segment
@@ -137,7 +167,7 @@ fn read_part<F: Fs>(
             decode_stored(cluster, segment.nonce, offset, &bytes[at..]).map_err(corrupt)?;
         if stored.header.index != index {
             let fault = Fault::new(Check::Index, index, stored.header.index);
-            return Err(corruption(part, offset, index, BadRecord { fault, names: None }).into());
+            return Err(corruption(part, offset, index, BadRecord::unnamed(fault)).into());
         }
         let payload_at = at + crate::format::PREFIX_BYTES + HEADER_BYTES;
         entries.push(StoredEntry {
@@ -155,8 +185,8 @@ fn read_part<F: Fs>(
 fn corruption<F: Fs>(part: &Part<F>, offset: u64, index: u64, bad: BadRecord) -> Corruption {
     let term = bad
         .names
-        .filter(|(named, _)| *named == index)
-        .map(|(_, term)| term);
+        .filter(|names| names.index == index)
+        .map(|names| names.term);
     let block = Corruption::of_block(&part.segment.path, offset, bad.fault);
     Corruption {
         index: Some(index),

@@ -1,9 +1,11 @@
-//! The life of a segment: temporary -> spare -> tail -> sealed -> removed.
+//! The life of a segment: temporary -> spare -> tail -> sealed -> spare again, or removed.
 //!
 //! ```text
 //! spare-N.tmp   allocated, zeroed, synced      a crash before the rename: removed by the next open
-//! spare-N       ready, no header yet           kept by the next open
+//! spare-N       ready, no header yet, or an    kept by the next open
+//!               old one that nobody reads
 //! segment-N     header synced, name synced     part of the log, takes records until it is full
+//! repair-N      the same                       copies of entries that were damaged elsewhere
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -12,9 +14,13 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use crate::dir;
 use crate::error::{IoContext, IoFault, WalError};
-use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::fs::{File, Fs, is_no_space};
+use crate::format::{
+    Footer, SEAL_LINE_BYTES, SEGMENT_HEADER_BYTES, SealLine, SegmentHeader, footer_offset,
+    records_end,
+};
+use crate::fs::{File, Fs, Map, is_no_space};
 use crate::options::{Binding, Options};
+use crate::seal::seal_next;
 use crate::view::Shared;
 
 /// Zeros go out in large writes: small ones make the kernel track small pieces from then on.
@@ -30,6 +36,7 @@ pub(crate) struct Segment<F: Fs> {
     /// Index of its first entry.
     pub(crate) base: u64,
     pub(crate) bytes: u64,
+    header: SegmentHeader,
     pub(crate) path: PathBuf,
     pub(crate) file: F::File,
     pub(crate) map: <F::File as File>::Map,
@@ -54,10 +61,23 @@ impl<F: Fs> Segment<F> {
             nonce,
             base,
             bytes: segment_bytes,
+            header: *header,
             path,
             file,
             map,
         })
+    }
+
+    pub(crate) fn header(&self) -> SegmentHeader {
+        self.header
+    }
+
+    /// A line of the index, which has so many `lines`.
+    pub(crate) fn line(&self, at: u64, lines: u64) -> std::io::Result<SealLine> {
+        let mut bytes = [0; SEAL_LINE_BYTES as usize];
+        let begin = records_end(self.bytes, lines);
+        self.map.read(begin + at * SEAL_LINE_BYTES, &mut bytes)?;
+        Ok(SealLine::decode(&bytes))
     }
 }
 
@@ -72,12 +92,14 @@ pub(crate) struct TailSegment<F: Fs> {
     pub(crate) full: bool,
 }
 
-/// A segment prepared ahead: allocated, zeroed and synced, but without a header.
+/// A segment prepared ahead: allocated, written through and synced, but not part of the log.
 #[derive(Debug)]
 pub(crate) struct Spare<F: Fs> {
     pub(crate) path: PathBuf,
     pub(crate) file: F::File,
     pub(crate) bytes: u64,
+    /// It was a segment before, and is full of old records.
+    pub(crate) recycled: bool,
 }
 
 /// Spares that are ready, and numbers for new ones.
@@ -88,14 +110,16 @@ pub(crate) struct Pool<F: Fs> {
     pub(crate) next_number: u64,
 }
 
-/// Prepares segments ahead of need, so that an append never waits for allocation.
+/// Does what need not hold up the writer: prepares segments ahead of need, so that an append never waits
+/// for allocation, and gives full ones their index.
 ///
-/// Cheap to clone; [`prepare_spare`](Preparer::prepare_spare) is called on a helper thread after each
-/// sync, or whenever [`prepared_bytes`](crate::Wal::prepared_bytes) runs low.
+/// Cheap to clone; [`work`](Preparer::work) is called on a helper thread after each sync, or whenever
+/// [`prepared_bytes`](crate::Wal::prepared_bytes) runs low.
 #[derive(Clone, Debug)]
 pub struct Preparer<F: Fs> {
     pub(crate) fs: F,
     pub(crate) dir: PathBuf,
+    pub(crate) binding: Binding,
     pub(crate) options: Options,
     pub(crate) shared: Arc<Shared<F>>,
     /// The directory's lock, as long as the log is open.
@@ -103,6 +127,31 @@ pub struct Preparer<F: Fs> {
 }
 
 impl<F: Fs> Preparer<F> {
+    /// Prepares one spare segment and seals one full one, as far as there is need. Returns whether there was.
+    ///
+    /// # Errors
+    /// As for [`prepare_spare`](Preparer::prepare_spare).
+    pub fn work(&self) -> Result<bool, WalError> {
+        let prepared = self.prepare_spare();
+        let sealed = self.seal()?; // Needs no space, so it is done on a full disk as well.
+        prepared.map(|prepared| prepared || sealed)
+    }
+
+    /// Writes the index of the oldest full segment that has none, so that it is opened without being read, and
+    /// takes no memory for each entry. Returns whether there was one.
+    ///
+    /// # Errors
+    /// After [`WalError::Io`] the log is poisoned.
+    pub fn seal(&self) -> Result<bool, WalError> {
+        if self.shared.is_poisoned() {
+            return Err(WalError::Poisoned);
+        }
+        let Some(_lock) = self.lock.upgrade() else {
+            return Ok(false);
+        };
+        seal_next(&self.shared, self.binding)
+    }
+
     /// Allocates, zeroes and syncs one spare segment, unless enough are ready, the log has reached its size
     /// limit or was closed. Returns whether one was prepared.
     ///
@@ -141,8 +190,7 @@ impl<F: Fs> Preparer<F> {
     fn reserve_number(&self) -> Option<u64> {
         let mut pool = self.shared.pool();
         let ahead = pool.ready.len() + pool.preparing;
-        let bytes = self.shared.bytes.load(Ordering::Relaxed)
-            + pool.preparing as u64 * self.options.segment_bytes;
+        let bytes = pool.bytes(&self.shared, &self.options);
         let wanted = ahead < self.options.spare_segments
             && bytes + self.options.segment_bytes <= self.options.max_bytes;
         wanted.then(|| pool.reserve())
@@ -150,8 +198,17 @@ impl<F: Fs> Preparer<F> {
 }
 
 impl<F: Fs> Pool<F> {
+    /// Bytes of all segments and spares, those in the making included.
+    pub(crate) fn bytes(&self, shared: &Shared<F>, options: &Options) -> u64 {
+        shared.bytes.load(Ordering::Relaxed) + self.preparing as u64 * options.segment_bytes
+    }
+
     pub(crate) fn reserve(&mut self) -> u64 {
         self.preparing += 1;
+        self.take_number()
+    }
+
+    pub(crate) fn take_number(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         number
@@ -184,7 +241,12 @@ pub(crate) fn allocate<F: Fs>(
         .and_then(|()| fs.rename(&temporary, &path).during("rename", &temporary))
         .and_then(|()| fs.sync_dir(dir).during("sync", dir));
     match result {
-        Ok(()) => Ok(Spare { path, file, bytes }),
+        Ok(()) => Ok(Spare {
+            path,
+            file,
+            bytes,
+            recycled: false,
+        }),
         Err(fault) => {
             // If this fails too, the first error is the one to tell, and the next open removes the file.
             let _ = fs.remove(&temporary);
@@ -230,31 +292,52 @@ fn zero<T: File>(file: &T, path: &Path, bytes: u64) -> Result<(), IoFault> {
     file.sync_all().during("sync", path)
 }
 
-/// Turns a spare into the segment `header` describes: header synced, then the name, then the directory.
+/// Turns a spare into the segment `header` describes: header synced, in both copies, then the name, then the
+/// directory.
 pub(crate) fn activate<F: Fs>(
     fs: &F,
     dir: &Path,
     binding: Binding,
     spare: Spare<F>,
     header: &SegmentHeader,
-) -> Result<TailSegment<F>, IoFault> {
+) -> Result<Arc<Segment<F>>, IoFault> {
     let Spare {
         path: spare_path,
         file,
         ..
     } = spare;
-    file.write_at(&header.encode(binding), 0)
-        .during("write", &spare_path)?;
-    file.sync_data().during("sync", &spare_path)?;
-    let path = dir::segment_path(dir, header.number);
+    write_headers(&file, &spare_path, binding, header)?;
+    let path = if header.repairs {
+        dir::repair_path(dir, header.number)
+    } else {
+        dir::segment_path(dir, header.number)
+    };
     fs.rename(&spare_path, &path)
         .during("rename", &spare_path)?;
     fs.sync_dir(dir).during("sync", dir)?;
-    let segment = Arc::new(Segment::new(path, file, header)?);
-    Ok(TailSegment {
+    Segment::new(path, file, header).map(Arc::new)
+}
+
+/// Writes what is known of a segment to its front and to its end, synced: one bad page leaves the other.
+pub(crate) fn write_headers<T: File>(
+    file: &T,
+    path: &Path,
+    binding: Binding,
+    header: &SegmentHeader,
+) -> Result<(), IoFault> {
+    let footer = Footer::open(header).encode(binding);
+    file.write_at(&header.encode(binding), 0)
+        .and_then(|()| file.write_at(&footer, footer_offset(header.segment_bytes)))
+        .during("write", path)?;
+    file.sync_data().during("sync", path)
+}
+
+/// A segment that takes records from its front on.
+pub(crate) fn fresh_tail<F: Fs>(segment: Arc<Segment<F>>) -> TailSegment<F> {
+    TailSegment {
         segment,
         end: SEGMENT_HEADER_BYTES,
         count: 0,
         full: false,
-    })
+    }
 }

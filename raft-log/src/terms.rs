@@ -24,6 +24,26 @@ impl Terms {
         }
     }
 
+    /// Notes the term of an entry that was not known before. What is said of the others stays.
+    pub(crate) fn set(&mut self, index: u64, term: u64) {
+        let (known, next) = (self.term(index), self.term(index + 1));
+        if known == Some(term) {
+            return;
+        }
+        let at = self.runs.partition_point(|(first, _)| *first < index);
+        match self.runs.get_mut(at) {
+            Some((first, known)) if *first == index => *known = term,
+            Some(_) | None => self.runs.insert(at, (index, term)),
+        }
+        let begins_run = self
+            .runs
+            .get(at + 1)
+            .is_some_and(|(first, _)| *first == index + 1);
+        if let Some(next) = next.filter(|_| !begins_run) {
+            self.runs.insert(at + 1, (index + 1, next));
+        }
+    }
+
     /// Appends all runs of `later`, which begin behind everything here.
     pub(crate) fn extend(&mut self, later: &Terms) {
         for (index, term) in &later.runs {

@@ -21,6 +21,10 @@ use crate::options::Binding;
 pub enum Report {
     /// One of two copies was damaged; the other was complete and both are written anew.
     CopyRewritten(Corruption),
+    /// The index of a segment was damaged. Its records were read instead, and it is written anew.
+    IndexDamaged(Corruption),
+    /// A file with copies of repaired entries was damaged: they have to be repaired again.
+    CopiesLost(Corruption),
 }
 
 impl std::fmt::Display for Report {
@@ -31,6 +35,12 @@ impl std::fmt::Display for Report {
                     f,
                     "one of two copies was damaged and is written anew: {corruption}"
                 )
+            }
+            Report::IndexDamaged(corruption) => {
+                write!(f, "the index of a segment was damaged: {corruption}")
+            }
+            Report::CopiesLost(corruption) => {
+                write!(f, "copies of repaired entries are lost again: {corruption}")
             }
         }
     }

@@ -13,14 +13,17 @@ use crate::options::{Binding, Options};
 use crate::pending::{Buffer, Place, Run};
 use crate::reader::Reader;
 use crate::record::payload_checksum;
-use crate::segment::{Preparer, Spare, TailSegment, activate, allocate};
+use crate::repairs::Repairs;
+use crate::seal::seal_next;
+use crate::segment::{Preparer, Spare, TailSegment, activate, allocate, fresh_tail};
 use crate::terms::Terms;
-use crate::view::{Listed, Shared};
+use crate::view::{Listed, Places, Shared};
 
 mod open;
+mod repair;
 mod shrink;
 
-pub use open::{Opened, Tail};
+pub use open::{FaultyEntry, Opened, Tail};
 
 /// An entry to be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub struct Wal<F: Fs> {
     tail: Option<TailSegment<F>>,
     /// Accepted, not yet written; in order.
     pending: Vec<Run<F>>,
+    /// Copies of entries that were damaged.
+    repairs: Repairs<F>,
     /// Terms of all accepted entries.
     terms: Terms,
     last_index: u64,
@@ -146,12 +151,13 @@ impl<F: Fs> Wal<F> {
             .map_err(|fault| self.shared.fail(fault))
     }
 
-    /// Syncs everything, marks the log as closed and releases the directory.
+    /// Syncs everything, gives every full segment its index, marks the log as closed and releases the directory.
     ///
     /// # Errors
     /// As for [`sync`](Wal::sync).
     pub fn close(mut self) -> Result<(), WalError> {
         self.sync()?;
+        while seal_next(&self.shared, self.binding)? {}
         self.flush_control()?;
         self.control.change(|slot| slot.closed = true);
         self.control
@@ -173,6 +179,7 @@ impl<F: Fs> Wal<F> {
         Preparer {
             fs: self.fs.clone(),
             dir: self.dir.clone(),
+            binding: self.binding,
             options: self.options.clone(),
             shared: Arc::clone(&self.shared),
             lock: Arc::downgrade(&self.lock),
@@ -203,12 +210,15 @@ impl<F: Fs> Wal<F> {
         self.control.slot().floor
     }
 
-    /// Term of an accepted entry, or of the floor.
+    /// Term of an accepted entry, or of the floor; none for a damaged entry of which not even that is known.
     #[must_use]
     pub fn term(&self, index: u64) -> Option<u64> {
         let (floor, floor_term) = self.floor();
         if index == floor {
             return Some(floor_term);
+        }
+        if let Some(corruption) = self.shared.view().faulty.get(&index) {
+            return corruption.term;
         }
         (index > floor && index <= self.last_index)
             .then(|| self.terms.term(index))
@@ -256,18 +266,9 @@ impl<F: Fs> Wal<F> {
     }
 
     fn check_entries(&self, entries: &[EntryRef<'_>]) -> Result<(), WalError> {
-        let limit = self.options.payload_bytes_max();
         let (mut last_index, mut last_term) = (self.last_index, self.last_term);
-        for EntryRef {
-            index,
-            term,
-            kind,
-            payload,
-            payload_crc,
-        } in entries
-        {
-            let (index, term, expected, bytes) =
-                (*index, *term, *payload_crc, payload.len() as u64);
+        for entry in entries {
+            let EntryRef { index, term, .. } = *entry;
             if index != last_index + 1 || term < last_term || term == 0 {
                 return Err(WalError::OutOfOrder {
                     index,
@@ -276,26 +277,37 @@ impl<F: Fs> Wal<F> {
                     last_term,
                 });
             }
-            if *kind == 0 {
-                return Err(WalError::NoKind { index });
-            }
-            if bytes > limit {
-                return Err(WalError::TooLarge {
-                    index,
-                    bytes,
-                    limit,
-                });
-            }
-            // The bytes came through memory and perhaps a network: what is written must be readable.
-            let found = payload_checksum(self.binding.cluster, payload);
-            if found != expected {
-                return Err(WalError::PayloadChecksum {
-                    index,
-                    expected,
-                    found,
-                });
-            }
+            self.check_content(entry)?;
             (last_index, last_term) = (index, term);
+        }
+        Ok(())
+    }
+
+    /// Checks what does not depend on the place in the log.
+    fn check_content(&self, entry: &EntryRef<'_>) -> Result<(), WalError> {
+        let (index, bytes) = (entry.index, entry.payload.len() as u64);
+        let limit = self.options.payload_bytes_max();
+        if entry.kind == 0 {
+            return Err(WalError::NoKind { index });
+        }
+        if bytes > limit {
+            return Err(WalError::TooLarge {
+                index,
+                bytes,
+                limit,
+            });
+        }
+        // The bytes came through memory and perhaps a network: what is written must be readable.
+        let (expected, found) = (
+            entry.payload_crc,
+            payload_checksum(self.binding.cluster, entry.payload),
+        );
+        if found != expected {
+            return Err(WalError::PayloadChecksum {
+                index,
+                expected,
+                found,
+            });
         }
         Ok(())
     }
@@ -329,6 +341,15 @@ impl<F: Fs> Wal<F> {
                 let mut pool = self.shared.pool();
                 if pool.ready.len() >= count {
                     return Ok(());
+                }
+                let (bytes, limit) = (
+                    pool.bytes(&self.shared, &self.options),
+                    self.options.max_bytes,
+                );
+                let needed = self.options.segment_bytes;
+                if bytes + needed > limit {
+                    let available = limit.saturating_sub(bytes);
+                    return Err(WalError::NoSpace { needed, available });
                 }
                 pool.reserve()
             };
@@ -377,6 +398,8 @@ impl<F: Fs> Wal<F> {
             previous_term: self.last_term,
             generation: self.control.slot().generation,
             segment_bytes: spare.bytes,
+            recycled: spare.recycled,
+            repairs: false,
         };
         self.next_segment += 1;
         let buffer = std::mem::take(&mut self.idle_buffer);
@@ -413,7 +436,11 @@ impl<F: Fs> Wal<F> {
         view.last_index += run.buffer.offsets.len() as u64;
         view.terms.extend(&run.buffer.terms);
         let listed = view.segments.back_mut().expect("the tail is listed");
-        listed.offsets.extend_from_slice(&run.buffer.offsets);
+        let Places::Listed(offsets) = &mut listed.places else {
+            unreachable!("a sealed segment takes no more records")
+        };
+        offsets.extend_from_slice(&run.buffer.offsets);
+        listed.count += run.buffer.offsets.len() as u64;
         listed.end = end;
     }
 
@@ -422,11 +449,14 @@ impl<F: Fs> Wal<F> {
     fn take_into_use(&mut self, spare: Spare<F>, header: &SegmentHeader) -> Result<(), IoFault> {
         self.raise_watermark();
         self.control.flush()?;
-        let tail = activate(&self.fs, &self.dir, self.binding, spare, header)?;
+        let segment = activate(&self.fs, &self.dir, self.binding, spare, header)?;
+        let tail = fresh_tail(segment);
         let listed = Listed {
             segment: Arc::clone(&tail.segment),
-            offsets: Vec::new(),
+            places: Places::Listed(Vec::new()),
+            count: 0,
             end: tail.end,
+            cannot_be_sealed: false,
         };
         self.shared.view().segments.push_back(listed);
         self.tail = Some(tail);

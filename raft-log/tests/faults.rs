@@ -211,9 +211,9 @@ fn reserve_stays_free() {
     ));
 }
 
-/// The leader proposes only into prepared space; the limit on the log's size ends the preparing.
+/// The size limit holds for spares and for appends; a purge makes room, by turning a segment into a spare.
 #[test]
-fn preparing_stops_at_the_size_limit_and_an_append_goes_on() {
+fn directory_never_exceeds_the_size_limit() {
     let options = Options {
         max_bytes: 48 << 10,
         ..small()
@@ -232,10 +232,27 @@ fn preparing_stops_at_the_size_limit_and_an_append_goes_on() {
         !preparer.prepare_spare().unwrap(),
         "three segments are the limit"
     );
+    let refused = subject.run_until_error(&[Step::Append(vec![(1, 1500); 5])]);
+    let Some((_, WalError::NoSpace { needed, available })) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((needed, available), (16 << 10, 0));
+    subject.run(&[Step::Purge(9)]);
+    let spares = |fs: &SimFs| {
+        let names = fs.list(&dir()).unwrap();
+        names
+            .iter()
+            .filter(|name| name.starts_with("spare-"))
+            .count()
+    };
+    assert_eq!(spares(&subject.fs), 1, "the first segment was recycled");
     subject.run(&[Step::Append(vec![(1, 1500); 5])]);
-    assert_eq!(subject.wal.as_ref().unwrap().size_bytes(), 4 * 16384);
-    subject.run(&[Step::Purge(14)]);
-    assert!(preparer.prepare_spare().unwrap(), "purging makes room");
+    let wal = subject.wal.as_ref().unwrap();
+    assert_eq!(wal.size_bytes(), 3 * 16384);
+    assert_eq!(
+        support::segments(&subject.fs).len() + spares(&subject.fs),
+        3
+    );
 }
 
 /// Published bytes never change under a reader: a cut starts a new segment while one is held, and goes on

@@ -64,7 +64,7 @@ impl LogThread {
     ) -> std::io::Result<LogThread> {
         let (orders, inbox) = channel();
         let preparer = worker.preparer();
-        let (spares, preparer) = start_preparer(move || preparer.prepare_spare(), orders.clone())?;
+        let (spares, preparer) = start_preparer(move || preparer.work(), orders.clone())?;
         // The tail may be all but full: a leader would have nothing it may propose into.
         let _ = spares.send(());
         let thread = std::thread::Builder::new()

@@ -20,6 +20,8 @@ fn segment_header() -> SegmentHeader {
         previous_term: 7,
         generation: 9,
         segment_bytes: 16384,
+        recycled: true,
+        repairs: false,
     }
 }
 
@@ -101,8 +103,8 @@ fn golden_bytes_of_a_segment_header() {
                   02000000000000008877665544332211\
                   29000000000000000700000000000000\
                   09000000000000000040000000000000\
-                  0300000000000000eeffc00000000000\
-                  00000000cef236d3";
+                  0300000000000000eeffc00001000000\
+                  0000000050f29c1f";
     let bytes = segment_header().encode(BINDING);
     assert_eq!(hex(&bytes), golden);
     assert_eq!(SegmentHeader::decode(&bytes, BINDING), Ok(segment_header()));
@@ -243,6 +245,7 @@ proptest! {
         let n = numbers;
         let header = SegmentHeader {
             number: n[0], nonce: n[1], base: n[2], previous_term: n[3], generation: n[4], segment_bytes: n[5],
+            recycled: complete, repairs: closed,
         };
         prop_assert_eq!(SegmentHeader::decode(&header.encode(BINDING), BINDING), Ok(header));
         let slot = ControlSlot {
@@ -257,6 +260,13 @@ proptest! {
             commit: n[14],
         };
         prop_assert_eq!(ControlSlot::decode(&slot.encode(BINDING), BINDING), Ok(slot));
+        let footer = Footer {
+            nonce: n[0], base: n[1], generation: n[2], previous_term: n[3],
+            count: n[4] as u32, end: n[5] as u32, lines_crc: n[6] as u32,
+        };
+        prop_assert_eq!(Footer::decode(&footer.encode(BINDING), BINDING), Ok(footer));
+        let line = SealLine { term: n[0], offset: n[1] as u32, payload_crc: n[2] as u32 };
+        prop_assert_eq!(SealLine::decode(&line.encode()), line);
     }
 
     #[test]
@@ -273,6 +283,7 @@ proptest! {
         prop_assert!(SegmentHeader::decode(&bytes, BINDING).is_err());
         prop_assert!(ControlSlot::decode(&bytes, BINDING).is_err());
         prop_assert!(decode_twin(&bytes, HARD_STATE_MAGIC).is_err());
+        prop_assert!(Footer::decode(&bytes, BINDING).is_err());
         prop_assert!(decode_stored(BINDING.cluster, NONCE, 4096, &bytes).is_err());
     }
 

@@ -16,11 +16,13 @@ fn header() -> SegmentHeader {
         previous_term: 2,
         generation: 5,
         segment_bytes: BYTES as u64,
+        recycled: false,
+        repairs: false,
     }
 }
 
 /// The last segment of a log that never shrank, with nothing known of what was synced.
-fn rules() -> Rules {
+fn rules() -> Rules<'static> {
     Rules {
         cluster: CLUSTER,
         generation: 5,
@@ -34,8 +36,8 @@ fn rules() -> Rules {
             index: 10,
             term: 2,
         },
-        next_base: None,
-        unreadable: None,
+        next: None,
+        unreadable: &[],
     }
 }
 
@@ -109,6 +111,20 @@ impl Builder {
     }
 }
 
+/// The segment that follows begins with `base`.
+fn next(base: u64) -> Option<Next> {
+    Some(Next {
+        base,
+        previous_term: 2,
+    })
+}
+
+/// Index, term and check of each damaged entry.
+fn damages(found: &Scan) -> Vec<(u64, Option<u64>, Check)> {
+    let name = |damage: &Damage| (damage.index, damage.term, damage.fault.check);
+    found.faulty.iter().map(name).collect()
+}
+
 #[test]
 fn all_records_are_found_and_the_end_is_clean() {
     let built = Builder::one_group(9);
@@ -136,12 +152,84 @@ fn bad_record_of_the_last_group_is_torn_with_what_follows() {
 fn bad_record_behind_which_a_later_one_was_written_after_a_sync_is_corrupt() {
     let mut built = Builder::synced_one_by_one(9);
     let offset = built.damage(4);
-    let damage = scan(&rules(), &header(), &built.bytes).unwrap_err();
-    assert_eq!(
-        (damage.offset, damage.index, damage.term),
-        (offset, 15, Some(2))
-    );
-    assert_eq!(damage.fault.check, Check::PayloadChecksum);
+    let found = scan(&rules(), &header(), &built.bytes).unwrap();
+    assert_eq!(damages(&found), [(15, Some(2), Check::PayloadChecksum)]);
+    assert_eq!(found.faulty[0].offset, offset);
+    assert_eq!(found.offsets, built.offsets, "the log goes on behind it");
+    assert_eq!(found.end, built.end as u64);
+}
+
+/// Nothing tells how many records lay in a hole but the indexes around it.
+#[test]
+fn entries_between_two_intact_ones_are_damaged_and_the_rest_stays() {
+    let mut built = Builder::synced_one_by_one(9);
+    let (from, to) = (built.offsets[2] as usize, built.offsets[6] as usize);
+    built.bytes[from + 5..to - 3].fill(0xaa);
+    let found = scan(&rules(), &header(), &built.bytes).unwrap();
+    let lost: Vec<u64> = found.faulty.iter().map(|damage| damage.index).collect();
+    assert_eq!(lost, [13, 14, 15, 16]);
+    assert!(found.faulty.iter().all(|damage| damage.term.is_none()));
+    assert_eq!(found.offsets[5] as usize, from);
+    assert_eq!(found.offsets[6..], built.offsets[6..]);
+    assert_eq!(found.end, built.end as u64);
+}
+
+/// Of the last entry below the watermark the control file knows the term.
+#[test]
+fn damaged_end_below_the_watermark_keeps_its_term_and_what_follows() {
+    let mut built = Builder::one_group(4);
+    let mark = built.end;
+    built.put(15, 3, 5, u32::try_from(mark).unwrap());
+    let from = built.offsets[2] as usize;
+    built.bytes[from..mark].fill(0);
+    let rules = Rules {
+        watermark: Mark {
+            segment: 4,
+            offset: mark as u64,
+            index: 14,
+            term: 2,
+        },
+        ..rules()
+    };
+    let found = scan(&rules, &header(), &built.bytes).unwrap();
+    let blank = Check::Blank;
+    assert_eq!(damages(&found), [(13, None, blank), (14, Some(2), blank)]);
+    assert_eq!((found.offsets.len(), found.last_term), (5, 3));
+    // The unsynced record behind the watermark is torn; the damage below is not.
+    built.damage(4);
+    let found = scan(&rules, &header(), &built.bytes).unwrap();
+    assert_eq!(damages(&found).len(), 2);
+    assert_eq!((found.offsets.len(), found.end), (4, mark as u64));
+    assert!(found.torn_bytes > 0);
+}
+
+/// n1 lost 13 to 15 and cut the log at 15, so that 15 of a new term lies where the hole began.
+#[test]
+fn cut_inside_of_a_hole_keeps_the_entries_before_it_damaged() {
+    let mut built = Builder::synced_one_by_one(5);
+    let hole = built.offsets[2] as usize;
+    built.bytes[hole..].fill(0);
+    built.end = hole;
+    built.put(15, 4, 6, u32::try_from(hole).unwrap());
+    let cut = hole as u64;
+    let rules = Rules {
+        generation: 6,
+        cut: Cut {
+            segment: 4,
+            offset: cut,
+        },
+        watermark: Mark {
+            segment: 4,
+            offset: cut,
+            index: 14,
+            term: 2,
+        },
+        ..rules()
+    };
+    let found = scan(&rules, &header(), &built.bytes).unwrap();
+    let lost: Vec<_> = found.faulty.iter().map(|it| (it.index, it.term)).collect();
+    assert_eq!(lost, [(13, None), (14, Some(2))]);
+    assert_eq!((found.offsets.len(), found.last_term), (5, 4));
 }
 
 #[test]
@@ -149,11 +237,8 @@ fn blanked_record_behind_which_a_later_one_was_written_after_a_sync_is_corrupt()
     let mut built = Builder::synced_one_by_one(9);
     let offset = built.offsets[4] as usize;
     built.bytes[offset..offset + 72].fill(0);
-    let damage = scan(&rules(), &header(), &built.bytes).unwrap_err();
-    assert_eq!(
-        (damage.offset, damage.index, damage.fault.check),
-        (offset as u64, 15, Check::Blank)
-    );
+    let found = scan(&rules(), &header(), &built.bytes).unwrap();
+    assert_eq!(damages(&found), [(15, None, Check::Blank)]);
 }
 
 #[test]
@@ -168,8 +253,14 @@ fn bad_record_below_the_watermark_is_corrupt() {
     };
     for record in 0..9 {
         let offset = built.damage(record);
-        let damage = scan(&rules, &header(), &built.bytes).unwrap_err();
-        assert_eq!((damage.offset, damage.index), (offset, 11 + record as u64));
+        let found = scan(&rules, &header(), &built.bytes).unwrap();
+        let lost: Vec<_> = found
+            .faulty
+            .iter()
+            .map(|it| (it.offset, it.index))
+            .collect();
+        assert_eq!(lost, [(offset, 11 + record as u64)]);
+        assert_eq!(found.offsets, built.offsets);
         built.damage(record);
     }
 }
@@ -179,7 +270,7 @@ fn bad_record_below_the_watermark_is_corrupt() {
 fn bad_record_in_a_segment_that_is_not_the_last_is_corrupt() {
     let mut built = Builder::one_group(9);
     let rules = Rules {
-        next_base: Some(20),
+        next: next(20),
         ..rules()
     };
     assert_eq!(
@@ -187,15 +278,15 @@ fn bad_record_in_a_segment_that_is_not_the_last_is_corrupt() {
         9
     );
     built.damage(8);
-    let damage = scan(&rules, &header(), &built.bytes).unwrap_err();
-    assert_eq!(damage.index, 19);
+    let found = scan(&rules, &header(), &built.bytes).unwrap();
+    assert_eq!(damages(&found), [(19, Some(2), Check::PayloadChecksum)]);
 }
 
 #[test]
 fn records_behind_the_next_segments_base_are_not_part_of_the_log() {
     let built = Builder::one_group(9);
     let rules = Rules {
-        next_base: Some(14),
+        next: next(14),
         ..rules()
     };
     assert_eq!(
@@ -264,7 +355,7 @@ fn record_of_a_lower_generation_than_the_one_before_is_dead() {
             segment: 5,
             offset: 0,
         },
-        next_base: Some(13),
+        next: next(13),
         ..rules()
     };
     assert_eq!(
@@ -272,16 +363,11 @@ fn record_of_a_lower_generation_than_the_one_before_is_dead() {
         2
     );
     let longer = Rules {
-        next_base: Some(14),
+        next: next(14),
         ..rules
     };
-    assert_eq!(
-        scan(&longer, &header(), &built.bytes)
-            .unwrap_err()
-            .fault
-            .check,
-        Check::Generation
-    );
+    let found = scan(&longer, &header(), &built.bytes).unwrap();
+    assert_eq!(damages(&found), [(13, Some(2), Check::Generation)]);
 }
 
 #[test]
@@ -295,15 +381,33 @@ fn record_of_a_later_generation_than_the_control_file_knows_is_corrupt() {
 #[test]
 fn unreadable_place_names_the_entry_that_lies_there() {
     let built = Builder::one_group(9);
+    let unit = u64::from(built.offsets[6]) + 10..u64::from(built.offsets[7]);
+    let mut bytes = built.bytes.clone();
+    bytes[unit.start as usize..unit.end as usize].fill(0);
+    let unreadable = [unit];
     let rules = Rules {
-        unreadable: Some((u64::from(built.offsets[6]) + 10, 5)),
+        next: next(20),
+        unreadable: &unreadable,
+        ..rules()
+    };
+    let found = scan(&rules, &header(), &bytes).unwrap();
+    assert_eq!(damages(&found), [(17, None, Check::Unreadable)]);
+}
+
+/// What cannot be read behind the end could be the record that proves that the end is none.
+#[test]
+fn end_in_front_of_an_unreadable_place_is_none() {
+    let mut built = Builder::synced_one_by_one(9);
+    built.damage(7);
+    let last = u64::from(built.offsets[8])..built.end as u64;
+    built.bytes[last.start as usize..last.end as usize].fill(0);
+    let unreadable = [last];
+    let rules = Rules {
+        unreadable: &unreadable,
         ..rules()
     };
     let damage = scan(&rules, &header(), &built.bytes).unwrap_err();
-    assert_eq!(
-        (damage.index, damage.term, damage.fault.check),
-        (17, Some(2), Check::Unreadable)
-    );
+    assert_eq!((damage.index, damage.fault.check), (18, Check::Unreadable));
 }
 
 proptest! {
@@ -313,14 +417,14 @@ proptest! {
     ) {
         let mut rules = rules();
         rules.watermark.offset = watermark;
-        rules.next_base = (!last).then_some(13);
+        rules.next = (!last).then(|| next(13)).flatten();
         if let Ok(found) = scan(&rules, &header(), &bytes) {
-            prop_assert!(found.offsets.is_empty());
+            prop_assert_eq!(found.offsets.len(), found.faulty.len());
         }
     }
 
     #[test]
-    fn damage_anywhere_leaves_a_prefix_or_an_error(
+    fn damage_anywhere_leaves_what_is_intact_or_a_prefix(
         count in 1u64..12, places in proptest::collection::vec((4096usize..6000, any::<u8>()), 1..6), one_by_one: bool,
     ) {
         let built = if one_by_one { Builder::synced_one_by_one(count) } else { Builder::one_group(count) };
@@ -328,8 +432,13 @@ proptest! {
         for (place, byte) in places {
             bytes[place] = byte;
         }
-        if let Ok(found) = scan(&rules(), &header(), &bytes) {
-            prop_assert_eq!(&built.offsets[..found.offsets.len()], &found.offsets[..]);
+        let found = scan(&rules(), &header(), &bytes);
+        prop_assert!(found.is_ok());
+        if let Ok(found) = found {
+            let lost: Vec<u64> = found.faulty.iter().map(|damage| damage.index).collect();
+            for (at, offset) in found.offsets.iter().enumerate() {
+                prop_assert!(lost.contains(&(11 + at as u64)) || built.offsets[at] == *offset);
+            }
             // An intact last record proves that all before it had been synced.
             let last = *built.offsets.last().unwrap() as usize..built.end;
             let intact = bytes[last.clone()] == built.bytes[last];

@@ -1,6 +1,5 @@
 //! Creating and opening a log directory.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -9,19 +8,21 @@ use super::Wal;
 use super::shrink::remove_all;
 use crate::control::Control;
 use crate::dir::{self, Name};
-use crate::error::{CreateError, IoContext, IoFault, OpenError, TwinError};
+use crate::error::{Corruption, CreateError, IoContext, IoFault, OpenError, TwinError};
 use crate::fs::{Fs, is_no_space};
 use crate::hard_state::HardState;
 use crate::options::{Binding, Options};
 use crate::pending::Buffer;
+use crate::repairs::Repairs;
 use crate::segment::{Pool, Spare, TailSegment};
-use crate::terms::Terms;
 use crate::twin::Report;
-use crate::view::{Listed, Shared, View};
+use crate::view::{Shared, View};
 
+mod copies;
 mod recover;
+mod repaired;
 
-use recover::{Live, Opener, Recovered};
+use recover::{Opener, Recovered};
 
 /// What `open` found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +42,24 @@ pub struct Opened {
     pub last_index: u64,
     /// How the log ended.
     pub tail: Tail,
+    /// Entries that were synced and are damaged, ascending. They cannot be read until they are put back with
+    /// [`Wal::repair`]; a node with any of them may not claim to hold its log.
+    pub faulty: Vec<FaultyEntry>,
     /// What was found damaged and mended.
     pub reports: Vec<Report>,
+}
+
+/// An entry of the log whose bytes are damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultyEntry {
+    /// Position in the log.
+    pub index: u64,
+    /// Term, if that can still be told. Of the last entry of a log it always can.
+    pub term: Option<u64>,
+    /// Kind, if the header is intact.
+    pub kind: Option<u8>,
+    /// What did not check, and where.
+    pub corruption: Corruption,
 }
 
 /// How the log ended.
@@ -87,10 +104,14 @@ impl<F: Fs> Wal<F> {
         })
     }
 
-    /// Opens the log, drops a torn tail, refuses anything worse, and makes durable what it found.
+    /// Opens the log, drops a torn tail, lists what is damaged, and makes durable what it found.
+    ///
+    /// Segments that have their index are not read; their records are checked whenever they are read, and by
+    /// [`Reader::scrub`](crate::Reader::scrub).
     ///
     /// # Errors
-    /// [`OpenError`] says what is wrong; nothing was changed then but copies of what is there.
+    /// [`OpenError`] says what is wrong that cannot be repaired entry by entry; nothing was changed then but
+    /// copies of what is there.
     pub fn open(
         fs: &F,
         dir: &Path,
@@ -125,10 +146,19 @@ impl<F: Fs> Wal<F> {
             binding,
             slot: *control.slot(),
             buffer: Vec::new(),
+            reports: control_report.into_iter().chain(vote_report).collect(),
         };
-        let recovered = opener.recover(&names)?;
+        let mut recovered = opener.recover(&names)?;
         let mut leftovers = opener.leftovers(&names, &recovered);
-        let spares = opener.find_spares(&names, options.segment_bytes, &mut leftovers)?;
+        let mut spares = opener.find_spares(&names, options.segment_bytes, &mut leftovers)?;
+        let repairs = opener.overlay_copies(
+            &names,
+            &mut recovered,
+            &mut spares,
+            &options,
+            &mut leftovers,
+        )?;
+        let reports = opener.reports;
         // What was decided from the names and slots as they are seen now must hold after a power cut too, so both are
         // durable before anything goes: an earlier slot may still name a segment that is among the leftovers.
         fs.sync_dir(dir).during("sync", dir)?;
@@ -137,7 +167,6 @@ impl<F: Fs> Wal<F> {
         control.change(|slot| slot.closed = false);
         control.store()?;
         remove_all(fs, dir, &leftovers)?;
-        let reports = control_report.into_iter().chain(vote_report).collect();
         let parts = Parts {
             fs,
             dir,
@@ -146,6 +175,7 @@ impl<F: Fs> Wal<F> {
             lock,
             control,
             hard_state,
+            repairs,
         };
         Ok(parts.assemble(recovered, spares, tail_state, reports))
     }
@@ -234,6 +264,7 @@ struct Parts<'a, F: Fs> {
     lock: F::Lock,
     control: Control<F>,
     hard_state: HardState<F>,
+    repairs: Repairs<F>,
 }
 
 impl<F: Fs> Parts<'_, F> {
@@ -245,14 +276,15 @@ impl<F: Fs> Parts<'_, F> {
         reports: Vec<Report>,
     ) -> (Wal<F>, Opened) {
         let Recovered {
-            live,
-            floor,
+            view,
             commit,
-            last_index,
             last_term,
             highest_number,
+            is_full,
+            kinds,
             ..
         } = recovered;
+        let (floor, last_index) = (view.floor, view.last_index);
         let opened = Opened {
             term: self.hard_state.term,
             vote: self.hard_state.vote,
@@ -261,14 +293,21 @@ impl<F: Fs> Parts<'_, F> {
             first_index: floor.0 + 1,
             last_index,
             tail,
+            faulty: faulty_of(&view, &kinds),
             reports,
         };
-        let bytes = live.iter().map(|live| live.segment.bytes).sum::<u64>()
+        let segments = view.segments.iter().map(|listed| listed.segment.bytes);
+        let bytes = segments.sum::<u64>()
+            + self.repairs.size_bytes()
             + spares.iter().map(|(_, spare)| spare.bytes).sum::<u64>();
         let next_number = spares.iter().map(|(number, _)| *number).max().unwrap_or(0) + 1;
         let ready = spares.into_iter().map(|(_, spare)| spare).collect();
-        let tail = live.last().map(tail_of);
-        let view = view_of(live, floor, last_index);
+        let tail = view.segments.back().map(|last| TailSegment {
+            segment: Arc::clone(&last.segment),
+            end: last.end,
+            count: last.count,
+            full: is_full,
+        });
         let terms = view.terms.clone();
         let shared = Shared {
             cluster: self.binding.cluster,
@@ -291,6 +330,7 @@ impl<F: Fs> Parts<'_, F> {
             hard_state: self.hard_state,
             tail,
             pending: Vec::new(),
+            repairs: self.repairs,
             terms,
             last_index,
             last_term,
@@ -303,31 +343,16 @@ impl<F: Fs> Parts<'_, F> {
     }
 }
 
-fn tail_of<F: Fs>(live: &Live<F>) -> TailSegment<F> {
-    TailSegment {
-        segment: Arc::clone(&live.segment),
-        end: live.scan.end,
-        count: live.scan.offsets.len() as u64,
-        full: false,
-    }
-}
-
-fn view_of<F: Fs>(live: Vec<Live<F>>, floor: (u64, u64), last_index: u64) -> View<F> {
-    let mut terms = Terms::default();
-    let mut segments = VecDeque::with_capacity(live.len());
-    for Live { segment, scan } in live {
-        terms.extend(&scan.terms);
-        segments.push_back(Listed {
-            segment,
-            offsets: scan.offsets,
-            end: scan.end,
-        });
-    }
-    terms.drop_before(floor.0 + 1);
-    View {
-        floor,
-        last_index,
-        terms,
-        segments,
-    }
+fn faulty_of<F: Fs>(view: &View<F>, kinds: &[(u64, u8)]) -> Vec<FaultyEntry> {
+    let kind_of = |index| {
+        let named = kinds.iter().find(|(named, _)| *named == index);
+        named.map(|(_, kind)| *kind)
+    };
+    let faulty = view.faulty.iter().map(|(index, corruption)| FaultyEntry {
+        index: *index,
+        term: corruption.term,
+        kind: kind_of(*index),
+        corruption: corruption.clone(),
+    });
+    faulty.collect()
 }

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Wal;
+use crate::dir;
 use crate::error::{IoContext, IoFault, WalError};
 use crate::format::{Cut, Mark};
 use crate::fs::Fs;
-use crate::segment::TailSegment;
-use crate::view::Listed;
+use crate::segment::{Segment, Spare, TailSegment};
+use crate::view::{Listed, Places};
 
-/// The list of segments and the tail each hold one reference; any other is a reader's.
+/// Who holds a segment that stays in the list and becomes the tail: the list, and the new tail. Any other reference is that
+/// of a reader, or of whoever writes its index.
 const OWN_REFERENCES: usize = 2;
 
 impl<F: Fs> Wal<F> {
@@ -26,7 +28,9 @@ impl<F: Fs> Wal<F> {
     /// with a last entry it no longer has.
     ///
     /// # Errors
-    /// [`WalError::OutOfRange`] if `from` is purged; after [`WalError::Io`] the log is poisoned.
+    /// [`WalError::OutOfRange`] if `from` is purged, and [`WalError::UnknownEnd`] if the log would end with an entry of
+    /// which not even the term is known, change nothing, as does [`WalError::NoSpace`], which can come only if repaired
+    /// entries are cut off; after [`WalError::Io`] the log is poisoned.
     pub fn truncate_suffix(&mut self, from: u64) -> Result<(), WalError> {
         self.check_usable()?;
         if from < self.first_index() {
@@ -37,13 +41,45 @@ impl<F: Fs> Wal<F> {
         }
         // What is not yet written is written first: rare, and one way less to get it wrong.
         self.sync()?;
-        let (dropped, keep) = self.unlist(from);
-        self.lower(from, &keep)
+        let end_term = self.term(from - 1);
+        let end_term = end_term.ok_or(WalError::UnknownEnd { index: from - 1 })?;
+        if self.repairs.last() >= from {
+            self.reserve_spares(1)?; // For the copies that stay.
+        }
+        let (dropped, keep) = self.unlist(from).map_err(|fault| self.shared.fail(fault))?;
+        self.lower(from, end_term, &keep)
             .map_err(|fault| self.shared.fail(fault))?;
         self.remove_segments(dropped)
             .map_err(|fault| self.shared.fail(fault))?;
         self.tail = Some(keep);
-        Ok(())
+        self.drop_copies_from(from)
+    }
+
+    /// Copies of entries that were cut off must not outlive them: one could be taken for that of a later entry of
+    /// the same index.
+    fn drop_copies_from(&mut self, from: u64) -> Result<(), WalError> {
+        if self.repairs.last() < from {
+            return Ok(());
+        }
+        let kept: Vec<_> = self.shared.view().repaired.values().cloned().collect();
+        let (cluster, generation) = (self.binding.cluster, self.control.slot().generation);
+        let spare = self.shared.pool().ready.pop();
+        let (fs, dir, binding) = (&self.fs, &self.dir, self.binding);
+        let rewritten = self
+            .repairs
+            .rewrite(cluster, generation, &kept, |repairs| {
+                let spare = spare.expect("one was reserved before anything changed");
+                repairs.begin_file(fs, dir, binding, generation, spare)
+            })
+            .map_err(|fault| self.shared.fail(fault))?;
+        {
+            let mut view = self.shared.view();
+            let moved = rewritten.parts.into_iter();
+            let places = moved.map(|part| (part.indexes.start, part));
+            view.repaired = places.collect();
+        }
+        self.remove_all_of(rewritten.old)
+            .map_err(|fault| self.shared.fail(fault))
     }
 
     /// Drops what is at or below `through_index` as far as whole segments go. The floor is durable before
@@ -57,8 +93,7 @@ impl<F: Fs> Wal<F> {
         if through_index <= self.floor().0 {
             return Ok(());
         }
-        let known = self.shared.view().term(through_index);
-        if known != Some(through_term) {
+        if !self.may_end_at(through_index, through_term) {
             return Err(self.out_of_range(through_index, Some(through_term)));
         }
         self.raise_watermark();
@@ -69,7 +104,21 @@ impl<F: Fs> Wal<F> {
             .map_err(|fault| self.shared.fail(fault))?;
         let dropped = self.unlist_before(through_index, through_term);
         self.remove_segments(dropped)
+            .and_then(|()| {
+                let copies = self.repairs.take_through(through_index);
+                self.remove_all_of(copies)
+            })
             .map_err(|fault| self.shared.fail(fault))
+    }
+
+    /// Whether the log is synced up to this entry, and holds it or may have held it.
+    fn may_end_at(&self, index: u64, term: u64) -> bool {
+        let view = self.shared.view();
+        let is_unknown = view
+            .faulty
+            .get(&index)
+            .is_some_and(|corruption| corruption.term.is_none());
+        is_unknown || view.term(index) == Some(term)
     }
 
     /// Empties the log: a snapshot that ends with `index` replaces all of it, and the next entry is
@@ -106,6 +155,8 @@ impl<F: Fs> Wal<F> {
             view.floor = (index, term);
             view.last_index = index;
             view.terms.clear();
+            view.forget_damage_from(0);
+            view.cuts += 1;
             view.segments.drain(..).rev().collect()
         };
         self.tail = None;
@@ -113,10 +164,14 @@ impl<F: Fs> Wal<F> {
         self.last_index = index;
         self.last_term = term;
         self.remove_segments(dropped)
+            .and_then(|()| {
+                let copies = self.repairs.take_through(u64::MAX);
+                self.remove_all_of(copies)
+            })
             .map_err(|fault| self.shared.fail(fault))
     }
 
-    fn out_of_range(&self, index: u64, term: Option<u64>) -> WalError {
+    pub(super) fn out_of_range(&self, index: u64, term: Option<u64>) -> WalError {
         let (first_index, last_index) = (self.first_index(), self.last_index);
         WalError::OutOfRange {
             index,
@@ -128,41 +183,48 @@ impl<F: Fs> Wal<F> {
 
     /// Takes `from` and what follows out of readers' sight. Returns the segments to remove, newest first,
     /// and the new tail.
-    fn unlist(&mut self, from: u64) -> (Vec<Listed<F>>, TailSegment<F>) {
+    fn unlist(&mut self, from: u64) -> Result<(Vec<Listed<F>>, TailSegment<F>), IoFault> {
         // The old tail's own reference would look like a reader's if the cut lies further back.
         self.tail = None;
         let mut view = self.shared.view();
         let at = view.segment_of(from);
+        let listed = &view.segments[at];
+        let path = &listed.segment.path;
+        let end = listed.offset(from).during("read", path)?;
         let dropped = view.segments.drain(at + 1..).rev().collect();
-        let end = view.offset_in(at, from);
         view.last_index = from - 1;
         view.terms.truncate(from);
+        view.forget_damage_from(from);
+        view.cuts += 1;
         let listed = &mut view.segments[at];
         let count = from - listed.segment.base;
-        listed.offsets.truncate(count as usize);
+        listed.count = count;
         listed.end = end;
+        let is_sealed = match &mut listed.places {
+            Places::Listed(offsets) => {
+                offsets.truncate(count as usize);
+                false
+            }
+            Places::Indexed { .. } => true,
+        };
         let segment = Arc::clone(&listed.segment);
         // Readers take their reference under this mutex, and from now on they find nothing at or above
         // `from` here: whoever holds none by now will never see these bytes.
-        let full = Arc::strong_count(&segment) > OWN_REFERENCES;
-        (
-            dropped,
-            TailSegment {
-                segment,
-                end,
-                count,
-                full,
-            },
-        )
+        let full = is_sealed || Arc::strong_count(&segment) > OWN_REFERENCES;
+        let keep = TailSegment {
+            segment,
+            end,
+            count,
+            full,
+        };
+        Ok((dropped, keep))
     }
 
     /// Stores the cut before any byte behind it changes.
-    fn lower(&mut self, from: u64, keep: &TailSegment<F>) -> Result<(), IoFault> {
+    fn lower(&mut self, from: u64, end_term: u64, keep: &TailSegment<F>) -> Result<(), IoFault> {
         self.terms.truncate(from);
         self.last_index = from - 1;
-        self.last_term = self
-            .term(self.last_index)
-            .expect("the last entry or the floor has a term");
+        self.last_term = end_term;
         self.commit = self.commit.min(self.last_index);
         let (segment, offset) = (keep.segment.number, keep.end);
         let watermark = Mark {
@@ -187,6 +249,7 @@ impl<F: Fs> Wal<F> {
         let mut view = self.shared.view();
         view.floor = (index, term);
         view.terms.drop_before(index + 1);
+        view.forget_damage_through(index);
         let mut dropped = Vec::new();
         while view
             .segments
@@ -198,21 +261,53 @@ impl<F: Fs> Wal<F> {
         dropped
     }
 
+    /// Segments that nobody needs any more become spares, as far as some are wanted, or go.
     fn remove_segments(&mut self, dropped: Vec<Listed<F>>) -> Result<(), IoFault> {
-        if dropped.is_empty() {
+        let segments = dropped.into_iter().map(|listed| listed.segment);
+        self.remove_all_of(segments.collect())
+    }
+
+    pub(super) fn remove_all_of(&mut self, segments: Vec<Arc<Segment<F>>>) -> Result<(), IoFault> {
+        if segments.is_empty() {
             return Ok(());
         }
-        for listed in dropped {
-            let segment = &listed.segment;
-            // Who still reads keeps the file; only its name goes.
-            self.fs
-                .remove(&segment.path)
-                .during("remove", &segment.path)?;
-            self.shared
-                .bytes
-                .fetch_sub(segment.bytes, Ordering::Relaxed);
+        let mut spares = Vec::new();
+        for segment in segments {
+            let path = segment.path.clone();
+            match self.recyclable(segment, spares.len()) {
+                Some((number, segment)) => {
+                    let spare_path = dir::spare_path(&self.dir, number);
+                    self.fs.rename(&path, &spare_path).during("rename", &path)?;
+                    spares.push(Spare {
+                        path: spare_path,
+                        file: segment.file,
+                        bytes: segment.bytes,
+                        recycled: true,
+                    });
+                }
+                // Who still reads keeps the file; only its name goes.
+                None => self.fs.remove(&path).during("remove", &path)?,
+            }
         }
-        self.fs.sync_dir(&self.dir).during("sync", &self.dir)
+        self.fs.sync_dir(&self.dir).during("sync", &self.dir)?;
+        self.shared.pool().ready.extend(spares);
+        Ok(())
+    }
+
+    /// The segment, and a number for it as a spare, if one is wanted and nobody looks at this one. What goes instead
+    /// is no longer counted.
+    fn recyclable(&self, segment: Arc<Segment<F>>, taken: usize) -> Option<(u64, Segment<F>)> {
+        let bytes = segment.bytes;
+        let mut pool = self.shared.pool();
+        let ahead = pool.ready.len() + pool.preparing + taken;
+        let is_wanted = ahead < self.options.spare_segments && bytes == self.options.segment_bytes;
+        let free = Some(segment)
+            .filter(|_| is_wanted)
+            .and_then(Arc::into_inner);
+        if free.is_none() {
+            self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        free.map(|segment| (pool.take_number(), segment))
     }
 
     /// Forgets what was accepted but not written; spares that were meant for it are spares again.

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use raft_log::fs::{Fs, SimFs, is_stopped};
 use raft_log::record::payload_checksum;
-use raft_log::{Binding, EntryRef, IoFault, OpenError, Opened, Options, Wal, WalError};
+use raft_log::{
+    Binding, Corruption, EntryRef, IoFault, OpenError, Opened, Options, ReadError, Wal, WalError,
+};
 
 pub const BINDING: Binding = Binding {
     cluster: 0x00c0_ffee,
@@ -98,6 +100,30 @@ impl Model {
             entries,
             hard_state: wal.hard_state(),
         }
+    }
+}
+
+impl Model {
+    /// What can be read of a log with damage, entry by entry, and what each of the others said.
+    pub fn of_damaged<F: Fs>(wal: &Wal<F>) -> (Model, Vec<(u64, Corruption)>) {
+        let reader = wal.reader();
+        let (mut entries, mut damaged) = (BTreeMap::new(), Vec::new());
+        for index in reader.first_index()..=reader.last_index() {
+            match reader.entries(index..index + 1, u64::MAX) {
+                Ok(read) => {
+                    assert_eq!((read.len(), read[0].index), (1, index));
+                    entries.insert(index, (read[0].term, read[0].payload.to_vec()));
+                }
+                Err(ReadError::Corrupt(corruption)) => damaged.push((index, corruption)),
+                Err(error) => panic!("entry {index}: {error}"),
+            }
+        }
+        let model = Model {
+            floor: wal.floor(),
+            entries,
+            hard_state: wal.hard_state(),
+        };
+        (model, damaged)
     }
 }
 
@@ -321,7 +347,7 @@ fn apply(wal: &mut Wal<SimFs>, model: &Model, step: &Step, salt: u64) -> Result<
         Step::Purge(index) => wal.purge_prefix(*index, model.term(*index)),
         Step::Reset(index, term) => wal.reset(*index, *term),
         Step::Flush => wal.flush_control(),
-        Step::Prepare => wal.preparer().prepare_spare().map(|_| ()),
+        Step::Prepare => wal.preparer().work().map(|_| ()),
         Step::Reopen | Step::Kill => Ok(()),
     }
 }

@@ -1,21 +1,27 @@
 //! Finding the live segments of a directory and reading them back. Changes nothing but copies of what is
 //! there.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Tail;
+use super::copies::{self, Copies};
 use crate::control::Control;
 use crate::dir::{self, Name};
 use crate::error::{Corruption, IoContext, IoFault, OpenError};
 use crate::format::{
-    Check, ControlSlot, Cut, Fault, Mark, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_USED, SegmentHeader,
+    Check, ControlSlot, Cut, Fault, Footer, Mark, SEGMENT_HEADER_BYTES, SegmentHeader,
+    footer_offset,
 };
 use crate::fs::{File, Fs};
 use crate::options::{Binding, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use crate::recovery::{Damage, Rules, Scan, scan};
+use crate::recovery::{Damage, Next, Rules, scan};
 use crate::segment::{Segment, Spare};
-use crate::twin::EIO;
+use crate::terms::Terms;
+use crate::twin::{EIO, Report};
+use crate::view::{Listed, Places, View};
 
 /// Segments are read in pieces of this size, and around an unreadable place in units.
 const READ_BYTES: usize = 1 << 20;
@@ -24,17 +30,36 @@ const UNIT_BYTES: usize = 512;
 /// A live segment, read back.
 pub(super) struct Live<F: Fs> {
     pub(super) segment: Arc<Segment<F>>,
-    pub(super) scan: Scan,
+    pub(super) places: Places,
+    /// Its entries, damaged ones included.
+    pub(super) count: u64,
+    pub(super) terms: Terms,
+    pub(super) faulty: Vec<Damage>,
+    pub(super) end: u64,
+    pub(super) last_term: u64,
+    pub(super) torn_bytes: u64,
+    /// It has its index, so it takes no more records.
+    pub(super) is_sealed: bool,
+}
+
+impl<F: Fs> Live<F> {
+    fn next_index(&self) -> u64 {
+        self.segment.base + self.count
+    }
 }
 
 pub(super) struct Recovered<F: Fs> {
-    pub(super) live: Vec<Live<F>>,
-    pub(super) floor: (u64, u64),
+    pub(super) view: View<F>,
     pub(super) watermark: Mark,
     pub(super) commit: u64,
-    pub(super) last_index: u64,
     pub(super) last_term: u64,
     pub(super) highest_number: u64,
+    /// Whether the last segment takes no more records.
+    pub(super) is_full: bool,
+    /// File, place and number of the bytes behind the end, if there are any.
+    torn: Option<(PathBuf, u64, u64)>,
+    /// Damaged entries, with the kinds of those whose headers are intact.
+    pub(super) kinds: Vec<(u64, u8)>,
 }
 
 pub(super) struct Opener<'a, F: Fs> {
@@ -44,13 +69,22 @@ pub(super) struct Opener<'a, F: Fs> {
     pub(super) slot: ControlSlot,
     /// One segment's bytes; reused.
     pub(super) buffer: Vec<u8>,
+    /// What was found damaged and mended.
+    pub(super) reports: Vec<Report>,
 }
 
-/// A segment file whose header was read.
-struct Found<F: Fs> {
+/// A segment file of which the header is known.
+pub(super) struct Found<F: Fs> {
     header: SegmentHeader,
+    footer: Option<Footer>,
     path: PathBuf,
     file: F::File,
+}
+
+impl<F: Fs> Found<F> {
+    pub(super) fn into_segment(self) -> Result<Segment<F>, IoFault> {
+        Segment::new(self.path, self.file, &self.header)
+    }
 }
 
 impl<F: Fs> Opener<'_, F> {
@@ -59,7 +93,7 @@ impl<F: Fs> Opener<'_, F> {
             .iter()
             .filter_map(|name| match dir::parse_name(name) {
                 Name::Segment(number) => Some(number),
-                Name::Spare(_) | Name::Temporary | Name::Other => None,
+                Name::Spare(_) | Name::Repair(_) | Name::Temporary | Name::Other => None,
             })
             .collect();
         let mut found = Vec::new();
@@ -84,53 +118,86 @@ impl<F: Fs> Opener<'_, F> {
         self.conclude(live, highest_number)
     }
 
-    /// Reads a segment's header; `None` if a cut has made all of the segment dead.
-    fn find_live(&self, number: u64) -> Result<Option<Found<F>>, OpenError> {
+    /// Finds a segment's header; `None` if a cut has made all of the segment dead.
+    fn find_live(&mut self, number: u64) -> Result<Option<Found<F>>, OpenError> {
         let path = dir::segment_path(self.dir, number);
-        let file = self.fs.open(&path).during("open", &path)?;
-        let corrupt = |fault| OpenError::from(Corruption::of_block(&path, 0, fault));
-        let mut bytes = [0; SEGMENT_HEADER_USED];
-        match file.read_exact_at(&mut bytes, 0) {
-            Err(error) if error.raw_os_error() == Some(EIO) => {
-                return Err(corrupt(Fault::new(
-                    Check::Unreadable,
-                    0u32,
-                    EIO.unsigned_abs(),
-                )));
-            }
-            // A file too short for a header fails its checks on zeros.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => bytes.fill(0),
-            result => result.during("read", &path)?,
-        }
-        let header = SegmentHeader::decode(&bytes, self.binding)
-            .map_err(|error| OpenError::of_block(&path, 0, self.binding, error))?;
-        if header.number != number {
-            return Err(corrupt(Fault::new(Check::Number, number, header.number)));
-        }
+        let found = self.find(path, number, false)?;
+        let header = &found.header;
         if header.generation > self.slot.generation {
-            return Err(corrupt(Fault::new(
-                Check::Generation,
-                self.slot.generation,
-                header.generation,
-            )));
-        }
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&header.segment_bytes) {
-            return Err(corrupt(Fault::new(
-                Check::Length,
-                SEGMENT_BYTES_MAX,
-                header.segment_bytes,
-            )));
-        }
-        let length = file.len().during("measure", &path)?;
-        if length != header.segment_bytes {
-            return Err(corrupt(Fault::new(
-                Check::FileLength,
-                header.segment_bytes,
-                length,
-            )));
+            let fault = Fault::new(Check::Generation, self.slot.generation, header.generation);
+            return Err(Corruption::of_block(&found.path, 0, fault).into());
         }
         let dead = header.generation < self.slot.generation && number > self.slot.cut.segment;
-        Ok((!dead).then_some(Found { header, path, file }))
+        Ok((!dead).then_some(found))
+    }
+
+    /// Opens a file and reads what it is from its front, or if that is damaged from its end. A damaged copy of the
+    /// two is written anew.
+    pub(super) fn find(
+        &mut self,
+        path: PathBuf,
+        number: u64,
+        repairs: bool,
+    ) -> Result<Found<F>, OpenError> {
+        let file = self.fs.open(&path).during("open", &path)?;
+        let length = file.len().during("measure", &path)?;
+        let mut bytes = [0; copies::BLOCK_BYTES];
+        let front = copies::read_block(&file, &path, 0, &mut bytes)?
+            .and_then(|()| SegmentHeader::decode(&bytes, self.binding));
+        let end_at = footer_offset(length.max(SEGMENT_BYTES_MIN));
+        let end = copies::read_block(&file, &path, end_at, &mut bytes)?
+            .and_then(|()| Footer::decode(&bytes, self.binding));
+        let of_header = |header: &SegmentHeader| {
+            check_header(header, number, length, repairs)
+                .map_err(|fault| OpenError::from(Corruption::of_block(&path, 0, fault)))
+        };
+        let (header, footer) = match Copies::choose(front, end) {
+            Copies::Both(header, footer) => {
+                of_header(&header)?;
+                (header, Some(footer))
+            }
+            Copies::Front(header, fault) => {
+                of_header(&header)?;
+                let bytes = Footer::open(&header).encode(self.binding);
+                self.mend(&file, &path, end_at, &bytes, fault)?;
+                (header, None)
+            }
+            Copies::End(footer, fault) => {
+                let header = SegmentHeader {
+                    repairs,
+                    ..footer.header(number, length)
+                };
+                of_header(&header)?;
+                self.mend(&file, &path, 0, &header.encode(self.binding), fault)?;
+                (header, Some(footer))
+            }
+            Copies::Neither(error) => {
+                return Err(OpenError::of_block(&path, 0, self.binding, error));
+            }
+        };
+        let footer = footer.filter(Footer::is_sealed);
+        Ok(Found {
+            header,
+            footer,
+            path,
+            file,
+        })
+    }
+
+    /// Writes a damaged block anew, and notes that it was damaged.
+    fn mend(
+        &mut self,
+        file: &F::File,
+        path: &Path,
+        offset: u64,
+        bytes: &[u8],
+        fault: Fault,
+    ) -> Result<(), OpenError> {
+        file.write_at(bytes, offset).during("write", path)?;
+        file.sync_data().during("sync", path)?;
+        let corruption = Corruption::of_block(path, offset, fault);
+        self.reports.push(Report::CopyRewritten(corruption));
+        Ok(())
     }
 
     /// Nothing may be missing in (floor, watermark].
@@ -162,68 +229,142 @@ impl<F: Fs> Opener<'_, F> {
     }
 
     fn read_all(&mut self, found: Vec<Found<F>>) -> Result<Vec<Live<F>>, OpenError> {
-        let bases: Vec<u64> = found.iter().map(|found| found.header.base).collect();
+        let headers: Vec<SegmentHeader> = found.iter().map(|found| found.header).collect();
         let mut live: Vec<Live<F>> = Vec::with_capacity(found.len());
         for (at, found) in found.into_iter().enumerate() {
             if let Some(before) = live.last() {
                 check_follows(before, &found)?;
             }
-            let next_base = bases.get(at + 1).copied();
-            live.push(self.read_one(found, next_base)?);
+            let next = headers.get(at + 1);
+            let read = self.read_one(found, next.map(Next::of))?;
+            if let Some(next) = next {
+                self.check_no_file_is_missing(&read, next)?;
+            }
+            live.push(read);
         }
         Ok(live)
     }
 
-    fn read_one(&mut self, found: Found<F>, next_base: Option<u64>) -> Result<Live<F>, OpenError> {
-        let Found { header, path, file } = found;
+    /// If all entries up to the next segment are gone, and so is a number between the two, that file is missing.
+    fn check_no_file_is_missing(
+        &self,
+        read: &Live<F>,
+        next: &SegmentHeader,
+    ) -> Result<(), OpenError> {
+        let number = read.segment.number + 1;
+        let gone = read.faulty.iter().find(|damage| damage.offset == read.end);
+        match gone {
+            Some(first) if number < next.number && first.fault.check == Check::Blank => {
+                Err(OpenError::Missing {
+                    file: dir::segment_path(self.dir, number),
+                    index: first.index,
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn read_one(&mut self, found: Found<F>, next: Option<Next>) -> Result<Live<F>, OpenError> {
+        // What may be in memory only is read and written once more.
+        let is_durable = found.header.number < self.slot.synced_watermark.segment;
+        if let Some((footer, next)) = found.footer.zip(next).filter(|_| is_durable) {
+            match copies::read_index(&found.file, &found.path, &found.header, &footer, next)? {
+                Ok(index) => {
+                    let Found {
+                        header, path, file, ..
+                    } = found;
+                    return Ok(Live {
+                        segment: Arc::new(Segment::new(path, file, &header)?),
+                        places: Places::Indexed {
+                            lines: u64::from(footer.count),
+                        },
+                        count: next.base - header.base,
+                        terms: index.terms,
+                        faulty: Vec::new(),
+                        end: index.end,
+                        last_term: next.previous_term,
+                        torn_bytes: 0,
+                        is_sealed: true,
+                    });
+                }
+                Err(corruption) => self.reports.push(Report::IndexDamaged(corruption)),
+            }
+        }
+        self.read_records(found, next)
+    }
+
+    fn read_records(&mut self, found: Found<F>, next: Option<Next>) -> Result<Live<F>, OpenError> {
+        let Found {
+            header,
+            path,
+            file,
+            footer,
+        } = found;
         let unreadable = self.read_whole(&file, &path, header.segment_bytes)?;
         let rules = Rules {
             cluster: self.binding.cluster,
             generation: self.slot.generation,
             cut: self.slot.cut,
             watermark: self.slot.watermark,
-            next_base,
-            unreadable,
+            next,
+            unreadable: &unreadable,
         };
         let scan =
             scan(&rules, &header, &self.buffer).map_err(|damage| corruption(&path, &damage))?;
-        self.rewrite(&file, &path, header.number, scan.end)?;
-        let segment = Arc::new(Segment::new(path, file, &header)?);
-        Ok(Live { segment, scan })
+        self.rewrite(&file, &path, header.number, scan.end, &unreadable)?;
+        Ok(Live {
+            segment: Arc::new(Segment::new(path, file, &header)?),
+            count: scan.offsets.len() as u64,
+            places: Places::Listed(scan.offsets),
+            terms: scan.terms,
+            faulty: scan.faulty,
+            end: scan.end,
+            last_term: scan.last_term,
+            torn_bytes: scan.torn_bytes,
+            is_sealed: footer.is_some(),
+        })
     }
 
-    /// Reads a segment with `pread`, so that an unreadable place is an error and not a signal.
+    /// Reads a segment with `pread`, so that an unreadable place is an error and not a signal. Returns the
+    /// unreadable places, which are zero in the buffer.
     fn read_whole(
         &mut self,
         file: &F::File,
         path: &Path,
         bytes: u64,
-    ) -> Result<Option<(u64, i32)>, OpenError> {
+    ) -> Result<Vec<Range<u64>>, OpenError> {
         self.buffer.clear();
         self.buffer.resize(bytes as usize, 0);
-        let mut offset = 0;
+        let (mut offset, mut unreadable) = (0, Vec::new());
         for piece in self.buffer.chunks_mut(READ_BYTES) {
             match file.read_exact_at(piece, offset) {
                 Err(error) if error.raw_os_error() == Some(EIO) => {
-                    return Ok(Some((first_unreadable(file, piece, offset), EIO)));
+                    unreadable.extend(read_in_units(file, piece, offset));
                 }
                 result => result.during("read", path)?,
             }
             offset += piece.len() as u64;
         }
-        Ok(None)
+        Ok(unreadable)
     }
 
     /// Writes every valid record above the last synced watermark once more and syncs it.
     ///
     /// What was read may be in memory only: after a failed sync the cache holds the new bytes as clean,
     /// the disk the old ones, and a bare sync would do nothing.
-    fn rewrite(&self, file: &F::File, path: &Path, number: u64, end: u64) -> Result<(), OpenError> {
+    fn rewrite(
+        &self,
+        file: &F::File,
+        path: &Path,
+        number: u64,
+        end: u64,
+        unreadable: &[Range<u64>],
+    ) -> Result<(), OpenError> {
         let synced = self.slot.synced_watermark;
         if number < synced.segment {
             return Ok(());
         }
-        let from = if number == synced.segment {
+        let mut from = if number == synced.segment {
             synced.offset
         } else {
             SEGMENT_HEADER_BYTES
@@ -231,8 +372,16 @@ impl<F: Fs> Opener<'_, F> {
         if from >= end {
             return Ok(());
         }
-        let bytes = &self.buffer[from as usize..end as usize];
-        file.write_at(bytes, from).during("write", path)?;
+        // What could not be read is not replaced by zeros: it stays what it is.
+        let behind = end..end;
+        for hole in unreadable.iter().chain([&behind]) {
+            let to = hole.start.min(end);
+            if from < to {
+                let bytes = &self.buffer[from as usize..to as usize];
+                file.write_at(bytes, from).during("write", path)?;
+            }
+            from = from.max(hole.end);
+        }
         file.sync_data().during("sync", path)?;
         Ok(())
     }
@@ -241,7 +390,7 @@ impl<F: Fs> Opener<'_, F> {
         let floor = self.slot.floor;
         let (mut last_index, mut last_term) = floor;
         if let Some(last) = live.last() {
-            let next = last.segment.base + last.scan.offsets.len() as u64;
+            let next = last.next_index();
             if next <= floor.0 {
                 // A purge goes no further than what was synced.
                 return Err(OpenError::Missing {
@@ -250,65 +399,64 @@ impl<F: Fs> Opener<'_, F> {
                 });
             }
             if next > floor.0 + 1 {
-                (last_index, last_term) = (next - 1, last.scan.last_term);
+                (last_index, last_term) = (next - 1, last.last_term);
             }
         }
-        let watermark = match live.last() {
-            Some(last) => {
-                let (segment, offset) = (last.segment.number, last.scan.end);
-                Mark {
-                    segment,
-                    offset,
-                    index: last_index,
-                    term: last_term,
-                }
-            }
-            None => Mark {
-                segment: 0,
-                offset: 0,
-                index: last_index,
-                term: last_term,
-            },
+        let (segment, offset) = live
+            .last()
+            .map_or((0, 0), |last| (last.segment.number, last.end));
+        let watermark = Mark {
+            segment,
+            offset,
+            index: last_index,
+            term: last_term,
         };
-        self.check_watermark_term(&live)?;
-        let commit = self.slot.commit.min(last_index).max(floor.0);
+        let torn = live.last().filter(|last| last.torn_bytes > 0);
+        let torn = torn.map(|last| (last.segment.path.clone(), last.end, last.torn_bytes));
+        let is_full = live.last().is_some_and(|last| last.is_sealed);
+        let damages = live.iter().flat_map(|live| &live.faulty);
+        let kinds = damages.filter_map(|damage| Some((damage.index, damage.kind?)));
+        let kinds = kinds.collect();
+        let view = view_of(live, floor, last_index);
+        self.check_watermark_term(&view)?;
         Ok(Recovered {
-            live,
-            floor,
+            view,
             watermark,
-            commit,
-            last_index,
+            commit: self.slot.commit.min(last_index).max(floor.0),
             last_term,
             highest_number,
+            is_full,
+            torn,
+            kinds,
         })
     }
 
-    /// The entry the watermark names must be the one that is there.
-    fn check_watermark_term(&self, live: &[Live<F>]) -> Result<(), OpenError> {
-        for (index, term) in [
-            self.slot.floor,
-            (self.slot.watermark.index, self.slot.watermark.term),
-        ] {
-            let holder = live.iter().rev().find(|live| live.segment.base <= index);
+    /// The entries that floor and watermark name must be those that are there.
+    fn check_watermark_term(&self, view: &View<F>) -> Result<(), OpenError> {
+        let mark = (self.slot.watermark.index, self.slot.watermark.term);
+        for (index, term) in [self.slot.floor, mark] {
+            let listed = view.segments.get(view.segment_of(index));
+            let holder =
+                listed.filter(|listed| (listed.segment.base..listed.next_index()).contains(&index));
             let Some(holder) = holder else { continue };
-            let found = holder.scan.terms.term(index).filter(|_| index != 0);
+            // The floor may lie inside of a segment, where its entry still is.
+            let found = match view.faulty.get(&index) {
+                Some(corruption) => corruption.term,
+                None => view.terms.term(index),
+            };
             if let Some(found) = found
                 && found != term
             {
-                let at = (index - holder.segment.base) as usize;
-                let offset = holder
-                    .scan
-                    .offsets
-                    .get(at)
-                    .map_or(0, |offset| u64::from(*offset));
-                let fault = Fault::new(Check::Term, term, found);
-                let damage = Damage {
-                    offset,
-                    index,
+                let path = &holder.segment.path;
+                let offset = holder.offset(index).during("read", path)?;
+                let block =
+                    Corruption::of_block(path, offset, Fault::new(Check::Term, term, found));
+                return Err(Corruption {
+                    index: Some(index),
                     term: Some(found),
-                    fault,
-                };
-                return Err(corruption(&holder.segment.path, &damage));
+                    ..block
+                }
+                .into());
             }
         }
         Ok(())
@@ -330,7 +478,16 @@ impl<F: Fs> Opener<'_, F> {
             let file = self.fs.open(&path).during("open", &path)?;
             let bytes = file.len().during("measure", &path)?;
             if bytes == segment_bytes {
-                spares.push((number, Spare { path, file, bytes }));
+                let mut front = [0; 8];
+                file.read_exact_at(&mut front, 0).during("read", &path)?;
+                let recycled = front != [0; 8];
+                let spare = Spare {
+                    path,
+                    file,
+                    bytes,
+                    recycled,
+                };
+                spares.push((number, spare));
             } else {
                 leftovers.push(path);
             }
@@ -343,16 +500,17 @@ impl<F: Fs> Opener<'_, F> {
     pub(super) fn leftovers(&self, names: &[String], recovered: &Recovered<F>) -> Vec<PathBuf> {
         let is_live = |number: u64| {
             recovered
-                .live
+                .view
+                .segments
                 .iter()
-                .any(|live| live.segment.number == number)
+                .any(|listed| listed.segment.number == number)
         };
         let mut paths: Vec<PathBuf> = names
             .iter()
             .filter(|name| match dir::parse_name(name) {
                 Name::Segment(number) => !is_live(number),
                 Name::Temporary => true,
-                Name::Spare(_) | Name::Other => false,
+                Name::Spare(_) | Name::Repair(_) | Name::Other => false,
             })
             .map(|name| self.dir.join(name))
             .collect();
@@ -364,8 +522,8 @@ impl<F: Fs> Opener<'_, F> {
 fn check_follows<F: Fs>(before: &Live<F>, found: &Found<F>) -> Result<(), OpenError> {
     let header = &found.header;
     // The scan of the segment before went exactly up to this base.
-    if header.previous_term != before.scan.last_term {
-        let fault = Fault::new(Check::Term, before.scan.last_term, header.previous_term);
+    if header.previous_term != before.last_term {
+        let fault = Fault::new(Check::Term, before.last_term, header.previous_term);
         let block = Corruption::of_block(&found.path, 0, fault);
         return Err(Corruption {
             index: Some(header.base),
@@ -377,27 +535,84 @@ fn check_follows<F: Fs>(before: &Live<F>, found: &Found<F>) -> Result<(), OpenEr
 }
 
 fn corruption(path: &Path, damage: &Damage) -> OpenError {
+    corruption_of(path, damage).into()
+}
+
+fn corruption_of(path: &Path, damage: &Damage) -> Corruption {
     let block = Corruption::of_block(path, damage.offset, damage.fault);
     Corruption {
         index: Some(damage.index),
         term: damage.term,
         ..block
     }
-    .into()
 }
 
-/// First unit of a piece that cannot be read.
-fn first_unreadable<T: File>(file: &T, piece: &mut [u8], offset: u64) -> u64 {
+/// Reads a piece unit by unit. Those that cannot be read are returned, and zero.
+fn read_in_units<T: File>(file: &T, piece: &mut [u8], offset: u64) -> Vec<Range<u64>> {
+    let mut unreadable = Vec::new();
     let mut place = offset;
     for unit in piece.chunks_mut(UNIT_BYTES) {
+        let end = place + unit.len() as u64;
         if file.read_exact_at(unit, place).is_err() {
             unit.fill(0);
-            return place;
+            unreadable.push(place..end);
         }
-        place += unit.len() as u64;
+        place = end;
     }
-    // It could be read after all, but a medium that answers now and then is not to be trusted.
-    offset
+    unreadable
+}
+
+fn check_header(
+    header: &SegmentHeader,
+    number: u64,
+    length: u64,
+    repairs: bool,
+) -> Result<(), Fault> {
+    if header.number != number {
+        return Err(Fault::new(Check::Number, number, header.number));
+    }
+    if header.repairs != repairs {
+        return Err(Fault::new(Check::Purpose, repairs, header.repairs));
+    }
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&header.segment_bytes) {
+        return Err(Fault::new(
+            Check::Length,
+            SEGMENT_BYTES_MAX,
+            header.segment_bytes,
+        ));
+    }
+    if length != header.segment_bytes {
+        return Err(Fault::new(Check::FileLength, header.segment_bytes, length));
+    }
+    Ok(())
+}
+
+fn view_of<F: Fs>(live: Vec<Live<F>>, floor: (u64, u64), last_index: u64) -> View<F> {
+    let mut view = View {
+        floor,
+        last_index,
+        terms: Terms::default(),
+        segments: VecDeque::with_capacity(live.len()),
+        faulty: BTreeMap::new(),
+        repaired: BTreeMap::new(),
+        cuts: 0,
+    };
+    for live in live {
+        view.terms.extend(&live.terms);
+        let damages = live.faulty.iter().filter(|damage| damage.index > floor.0);
+        let path = &live.segment.path;
+        let faulty = damages.map(|damage| (damage.index, corruption_of(path, damage)));
+        view.faulty.extend(faulty);
+        view.segments.push_back(Listed {
+            segment: live.segment,
+            places: live.places,
+            count: live.count,
+            end: live.end,
+            cannot_be_sealed: false,
+        });
+    }
+    view.terms.drop_before(floor.0 + 1);
+    view
 }
 
 impl<F: Fs> Recovered<F> {
@@ -405,7 +620,7 @@ impl<F: Fs> Recovered<F> {
     /// torn or not: it must not come back to life behind the next record.
     pub(super) fn settle(&self, control: &mut Control<F>) -> Result<(), IoFault> {
         control.settle()?;
-        let (watermark, floor, commit) = (self.watermark, self.floor, self.commit);
+        let (watermark, floor, commit) = (self.watermark, self.view.floor, self.commit);
         control.change(|slot| {
             slot.generation += 1;
             slot.cut = Cut {
@@ -422,11 +637,11 @@ impl<F: Fs> Recovered<F> {
     }
 
     pub(super) fn tail_state(&self, closed: bool) -> Tail {
-        match self.live.last() {
-            Some(last) if last.scan.torn_bytes > 0 && !closed => Tail::TornDropped {
-                segment: last.segment.path.clone(),
-                offset: last.scan.end,
-                bytes: last.scan.torn_bytes,
+        match &self.torn {
+            Some((segment, offset, bytes)) if !closed => Tail::TornDropped {
+                segment: segment.clone(),
+                offset: *offset,
+                bytes: *bytes,
             },
             Some(_) | None => Tail::Clean,
         }

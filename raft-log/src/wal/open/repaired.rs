@@ -1,0 +1,117 @@
+//! The copies of damaged entries that a former life put back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::recover::{Opener, Recovered};
+use crate::dir::{self, Name};
+use crate::error::{IoFault, OpenError, WalError};
+use crate::format::{ControlSlot, Cut};
+use crate::fs::Fs;
+use crate::options::Options;
+use crate::repairs::{Copied, Repairs};
+use crate::segment::{Spare, allocate};
+use crate::twin::Report;
+use crate::view::{Part, View};
+
+impl<F: Fs> Opener<'_, F> {
+    /// Reads all copies, and leads readers to those that count. Files without any are left over, as are all old ones if some
+    /// copy does not count: the next open, after the cut has moved on, could not tell it from a good one.
+    pub(super) fn overlay_copies(
+        &mut self,
+        names: &[String],
+        recovered: &mut Recovered<F>,
+        spares: &mut Vec<(u64, Spare<F>)>,
+        options: &Options,
+        leftovers: &mut Vec<PathBuf>,
+    ) -> Result<Repairs<F>, OpenError> {
+        let (mut repairs, mut copies) = (Repairs::none(), BTreeMap::new());
+        for name in names {
+            let Name::Repair(number) = dir::parse_name(name) else {
+                continue;
+            };
+            let path = dir::repair_path(self.dir, number);
+            match self.find(path.clone(), number, true) {
+                Ok(found) => {
+                    let segment = Arc::new(found.into_segment()?);
+                    repairs.load(segment, self.binding.cluster, &mut copies)?;
+                }
+                // The entries are as damaged as they were before the copies came.
+                Err(OpenError::Corrupt(corruption)) => {
+                    self.reports.push(Report::CopiesLost(corruption));
+                    leftovers.push(path);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let view = &mut recovered.view;
+        let all = copies.len();
+        copies.retain(|index, copied| counts(view, &self.slot, *index, copied));
+        let mut parts: Vec<Part<F>> = copies.values().map(|copied| copied.part.clone()).collect();
+        if parts.len() < all {
+            let spare = self.spare(spares, options, parts.is_empty())?;
+            let (cluster, generation) = (self.binding.cluster, self.slot.generation);
+            let (fs, dir, binding) = (self.fs, self.dir, self.binding);
+            let begin_file = |repairs: &mut Repairs<F>| match spare {
+                Some(spare) => repairs.begin_file(fs, dir, binding, generation, spare),
+                None => Ok(()),
+            };
+            let rewritten = repairs.rewrite(cluster, generation, &parts, begin_file)?;
+            let old = rewritten.old.iter().map(|segment| segment.path.clone());
+            leftovers.extend(old);
+            parts = rewritten.parts;
+        }
+        for (part, (index, copied)) in parts.into_iter().zip(&copies) {
+            if view.faulty.remove(index).is_some() {
+                view.terms.set(*index, copied.term);
+            }
+            view.repaired.insert(*index, part);
+        }
+        Ok(repairs)
+    }
+
+    /// A spare for the copies that stay, if there are any.
+    fn spare(
+        &self,
+        spares: &mut Vec<(u64, Spare<F>)>,
+        options: &Options,
+        is_needless: bool,
+    ) -> Result<Option<Spare<F>>, OpenError> {
+        if is_needless {
+            return Ok(None);
+        }
+        if let Some((_, spare)) = spares.pop() {
+            return Ok(Some(spare));
+        }
+        match allocate(self.fs, self.dir, options, 1) {
+            Ok(spare) => Ok(Some(spare)),
+            Err(WalError::Io(fault)) => Err(fault.into()),
+            Err(error) => {
+                let full = std::io::Error::new(std::io::ErrorKind::StorageFull, error.to_string());
+                Err(IoFault::new(self.dir, "allocate in", full).into())
+            }
+        }
+    }
+}
+
+/// Whether a copy is that of the entry which the log holds, or lost, at this index.
+fn counts<F: Fs>(view: &View<F>, slot: &ControlSlot, index: u64, copied: &Copied<F>) -> bool {
+    if index <= view.floor.0 || index > view.last_index {
+        return false;
+    }
+    if let Some(term) = view.term(index) {
+        return term == copied.term;
+    }
+    // A cut at or before the place of the damaged entry: what was written there since is another one.
+    copied.generation == slot.generation || place_of(view, index) < slot.cut
+}
+
+fn place_of<F: Fs>(view: &View<F>, index: u64) -> Cut {
+    let listed = &view.segments[view.segment_of(index)];
+    Cut {
+        segment: listed.segment.number,
+        // Entries of unknown term lie in segments whose places are in memory.
+        offset: listed.offset(index).unwrap_or(u64::MAX),
+    }
+}
