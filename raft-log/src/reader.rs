@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Corruption, IoFault, ReadError};
-use crate::format::{BadRecord, Check, Fault, decode_stored};
+use crate::format::{BadRecord, Check, Fault, Stored, decode_stored};
 use crate::fs::{Fs, Map};
 use crate::record::HEADER_BYTES;
 use crate::view::{Part, Shared};
@@ -122,6 +122,10 @@ impl<F: Fs> Reader<F> {
 }
 
 impl<F: Fs> Held<F> {
+    pub(crate) fn parts(&self) -> &[Part<F>] {
+        &self.parts
+    }
+
     /// Reads and verifies the entries.
     ///
     /// # Errors
@@ -145,13 +149,8 @@ fn read_part<F: Fs>(
     cluster: u32,
     entries: &mut Vec<StoredEntry>,
 ) -> Result<(), ReadError> {
+    check_place(part)?;
     let segment = &part.segment;
-    if part.bytes.is_empty() || part.bytes.end > segment.bytes {
-        // Places come from the segment's index, which may have rotted since it was checked.
-        let fault = Fault::new(Check::Length, segment.bytes, part.bytes.end);
-        let index = part.indexes.start;
-        return Err(corruption(part, part.bytes.start, index, BadRecord::unnamed(fault)).into());
-    }
     // One copy out of the mapping for the whole run; the payloads are slices of it.
     let mut bytes = vec![0; (part.bytes.end - part.bytes.start) as usize];
     segment
@@ -159,25 +158,57 @@ fn read_part<F: Fs>(
         .read(part.bytes.start, &mut bytes)
         .map_err(|source| IoFault::new(&segment.path, "read", source))?;
     let bytes = Bytes::from(bytes);
-    let mut offset = part.bytes.start;
-    for index in part.indexes.clone() {
-        let at = (offset - part.bytes.start) as usize;
-        let corrupt = |bad: BadRecord| corruption(part, offset, index, bad);
-        let stored =
-            decode_stored(cluster, segment.nonce, offset, &bytes[at..]).map_err(corrupt)?;
-        if stored.header.index != index {
-            let fault = Fault::new(Check::Index, index, stored.header.index);
-            return Err(corruption(part, offset, index, BadRecord::unnamed(fault)).into());
-        }
+    for_each_record(part, cluster, &bytes, |at, stored| {
         let payload_at = at + crate::format::PREFIX_BYTES + HEADER_BYTES;
         entries.push(StoredEntry {
-            index,
+            index: stored.header.index,
             term: stored.header.term,
             kind: stored.header.kind,
             payload: bytes.slice(payload_at..payload_at + stored.payload.len()),
             payload_crc: stored.header.payload_crc,
         });
+    })?;
+    Ok(())
+}
+
+/// Verifies the records of a part, whose bytes were read elsewhere; the first that does not check is told.
+pub(crate) fn check_part<F: Fs>(
+    part: &Part<F>,
+    cluster: u32,
+    bytes: &[u8],
+) -> Result<(), Corruption> {
+    for_each_record(part, cluster, bytes, |_, _| ())
+}
+
+/// Places come from the segment's index, which may have rotted since it was checked.
+pub(crate) fn check_place<F: Fs>(part: &Part<F>) -> Result<(), Corruption> {
+    if part.bytes.is_empty() || part.bytes.end > part.segment.bytes {
+        let fault = Fault::new(Check::Length, part.segment.bytes, part.bytes.end);
+        let (offset, index) = (part.bytes.start, part.indexes.start);
+        return Err(corruption(part, offset, index, BadRecord::unnamed(fault)));
+    }
+    Ok(())
+}
+
+/// Calls `visit` with each record and its place in `bytes`, which are those of the part.
+fn for_each_record<'a, F: Fs>(
+    part: &Part<F>,
+    cluster: u32,
+    bytes: &'a [u8],
+    mut visit: impl FnMut(usize, Stored<'a>),
+) -> Result<(), Corruption> {
+    let mut offset = part.bytes.start;
+    for index in part.indexes.clone() {
+        let at = (offset - part.bytes.start) as usize;
+        let corrupt = |bad: BadRecord| corruption(part, offset, index, bad);
+        let record = bytes.get(at..).unwrap_or(&[]);
+        let stored = decode_stored(cluster, part.segment.nonce, offset, record).map_err(corrupt)?;
+        if stored.header.index != index {
+            let fault = Fault::new(Check::Index, index, stored.header.index);
+            return Err(corrupt(BadRecord::unnamed(fault)));
+        }
         offset = stored.end;
+        visit(at, stored);
     }
     Ok(())
 }

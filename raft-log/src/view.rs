@@ -152,7 +152,9 @@ impl<F: Fs> Span<F> {
         let (mut fits, mut exceeds) = (least, indexes.end + 1);
         while fits + 1 < exceeds {
             let middle = fits.midpoint(exceeds);
-            if offset(middle)?.saturating_sub(from) <= budget {
+            // Places ascend; one that does not is rotten, and what lies there does not fit.
+            let place = offset(middle)?;
+            if place > from && place - from <= budget {
                 fits = middle;
             } else {
                 exceeds = middle;
