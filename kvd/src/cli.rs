@@ -53,8 +53,47 @@ pub enum Verb {
     Join(JoinArgs),
     /// Look at the configuration: kvd config check
     Config(ConfigArgs),
+    /// Look into a log, also beside a running node: kvd wal verify /var/lib/kvd
+    Wal(WalArgs),
     /// Print the version: kvd version
     Version,
+}
+
+/// `kvd wal`
+#[derive(Debug, clap::Args)]
+pub struct WalArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: WalVerb,
+}
+
+/// Ways to look into a log. Output is JSON lines; nothing is written to the directory.
+#[derive(Debug, Subcommand)]
+pub enum WalVerb {
+    /// Print segments, floor, watermark, term and vote: kvd wal inspect /var/lib/kvd
+    Inspect(WalDir),
+    /// The same, with every record read; exit code 65 if anything is damaged: kvd wal verify /var/lib/kvd
+    Verify(WalDir),
+    /// Print entries: kvd wal dump /var/lib/kvd --from 100 --to 120
+    Dump {
+        /// The directory.
+        #[command(flatten)]
+        dir: WalDir,
+        /// First index.
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+        /// Last index.
+        #[arg(long, value_name = "INDEX", default_value_t = u64::MAX, hide_default_value = true)]
+        to: u64,
+    },
+}
+
+/// Where a log lies.
+#[derive(Debug, clap::Args)]
+pub struct WalDir {
+    /// The data directory of a node, or the directory of its log.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// `kvd run`

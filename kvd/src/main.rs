@@ -4,21 +4,22 @@
 
 mod service;
 
-use std::io::IsTerminal;
-use std::process::ExitCode;
+use std::io::{BufWriter, ErrorKind, IsTerminal};
 
 use clap::Parser;
-use kvd::cli::{Cli, ConfigVerb, LogFormat, RunArgs, Verb};
+use kvd::cli::{Cli, ConfigVerb, LogFormat, RunArgs, Verb, WalDir, WalVerb};
 use kvd::config::{Config, ConfigError, Loaded, Sources};
-use kvd::exit::Failure;
+use kvd::exit::{ExitCode, Failure};
+use kvd::recover::RecoverError;
+use raft_log::print::{PrintError, What};
 use tracing_subscriber::EnvFilter;
 
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let filter = cli.log.as_deref().unwrap_or(default_filter(&cli.command));
     start_logging(filter, cli.log_format);
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
             // Always the last line, whatever the log filter says.
             eprintln!("{failure}");
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
 fn default_filter(verb: &Verb) -> &'static str {
     match verb {
         Verb::Demo(_) | Verb::Dev(_) => "warn",
-        Verb::Run(_) | Verb::Join(_) | Verb::Config(_) | Verb::Version => "info",
+        Verb::Run(_) | Verb::Join(_) | Verb::Config(_) | Verb::Wal(_) | Verb::Version => "info",
     }
 }
 
@@ -44,6 +45,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Dev(args) => kvd::demo::run_dev(&args),
         Verb::Join(args) => kvd::join::run(&args),
         Verb::Config(args) => config(args.verb),
+        Verb::Wal(args) => wal(args.verb),
         Verb::Version => {
             println!("kvd {}", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -64,6 +66,31 @@ fn load(args: RunArgs) -> Result<Loaded, Failure> {
 fn explain(error: &ConfigError) -> Failure {
     eprintln!("{}", error.render(use_colour()));
     Failure::from(error)
+}
+
+fn wal(verb: WalVerb) -> Result<(), Failure> {
+    let (WalDir { dir }, what) = match verb {
+        WalVerb::Inspect(dir) => (dir, What::Inspect),
+        WalVerb::Verify(dir) => (dir, What::Verify),
+        WalVerb::Dump { dir, from, to } => (dir, What::Dump { from, to }),
+    };
+    let log = kvd::identity::log_dir(&dir);
+    let dir = if log.is_dir() { log } else { dir };
+    let out = std::io::stdout().lock();
+    match raft_log::print::print(&dir, what, &mut BufWriter::new(out)) {
+        // Whoever read the output has seen enough.
+        Err(PrintError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(failure_of),
+    }
+}
+
+fn failure_of(error: PrintError) -> Failure {
+    match error {
+        PrintError::Open(error) => error.into(),
+        PrintError::Read(error) => RecoverError::Read(error).into(),
+        PrintError::Output(error) => Failure::new(ExitCode::StorageIo, format!("output: {error}")),
+        error @ (PrintError::Damaged { .. } | _) => Failure::new(ExitCode::DataDamaged, error),
+    }
 }
 
 fn config(verb: ConfigVerb) -> Result<(), Failure> {

@@ -56,6 +56,20 @@ impl<F: Fs> Control<F> {
         })
     }
 
+    /// The newest valid slot, without opening the file for use.
+    pub(crate) fn look(
+        fs: &F,
+        dir: &Path,
+        binding: Binding,
+    ) -> Result<(ControlSlot, Option<Report>), OpenError> {
+        let path = dir.join(dir::CONTROL);
+        let file = fs.open(&path).during("open", &path)?;
+        let first = read_slot(&file, &path, binding, 0)?;
+        let second = read_slot(&file, &path, binding, 1)?;
+        let (slot, _, report) = choose(&path, binding, first, second)?;
+        Ok((slot, report))
+    }
+
     /// Opens the file and picks the newest valid slot. Nothing is written yet.
     pub(crate) fn open(
         fs: &F,

@@ -19,6 +19,15 @@ pub(crate) struct HardState<F: Fs> {
     pub(crate) vote: Option<u64>,
 }
 
+/// Term and vote as they are stored, and whose they are.
+pub(crate) struct StoredVote {
+    pub(crate) binding: Binding,
+    pub(crate) term: u64,
+    pub(crate) vote: Option<u64>,
+    /// Whether one copy is damaged.
+    pub(crate) report: Option<Report>,
+}
+
 impl<F: Fs> HardState<F> {
     pub(crate) fn create(fs: &F, dir: &Path, binding: Binding) -> Result<(), TwinError> {
         let path = dir.join(dir::HARD_STATE);
@@ -37,6 +46,22 @@ impl<F: Fs> HardState<F> {
             return Err(Corruption::of_block(&path, 0, fault).into());
         };
         Ok((HardState { twin, term, vote }, report))
+    }
+
+    /// What is stored, without opening the file for use.
+    pub(crate) fn look(fs: &F, dir: &Path) -> Result<StoredVote, OpenError> {
+        let path = dir.join(dir::HARD_STATE);
+        let (binding, content, report) = TwinFile::look(fs, &path, HARD_STATE_MAGIC)?;
+        let Some((term, vote)) = decode(&content) else {
+            let fault = Fault::new(Check::Length, CONTENT_BYTES as u64, content.len() as u64);
+            return Err(Corruption::of_block(&path, 0, fault).into());
+        };
+        Ok(StoredVote {
+            binding,
+            term,
+            vote,
+            report,
+        })
     }
 
     /// Durable in both copies on return.

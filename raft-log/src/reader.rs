@@ -51,12 +51,13 @@ pub struct Held<F: Fs> {
 }
 
 impl<F: Fs> Reader<F> {
-    /// Entries of a prefix of `range`: as many as have at most `max_bytes` stored bytes, at least one.
+    /// Entries of a prefix of `range`: as many as have at most `max_bytes` stored bytes, at least one, and none from a
+    /// damaged one on.
     ///
     /// Every checksum is verified on the copy that is returned.
     ///
     /// # Errors
-    /// [`ReadError::Compacted`], [`ReadError::Unavailable`], or the entry rotted.
+    /// [`ReadError::Compacted`], [`ReadError::Unavailable`], or the first entry is damaged.
     pub fn entries(
         &self,
         range: Range<u64>,
@@ -126,10 +127,10 @@ impl<F: Fs> Held<F> {
         &self.parts
     }
 
-    /// Reads and verifies the entries.
+    /// Reads and verifies the entries, up to the first that rotted.
     ///
     /// # Errors
-    /// [`ReadError::Corrupt`] if one rotted.
+    /// [`ReadError::Corrupt`] if the first of them rotted.
     pub fn read(&self) -> Result<Vec<StoredEntry>, ReadError> {
         let count = self
             .parts
@@ -138,7 +139,11 @@ impl<F: Fs> Held<F> {
             .sum();
         let mut entries = Vec::with_capacity(count);
         for part in &self.parts {
-            read_part(part, self.cluster, &mut entries)?;
+            match read_part(part, self.cluster, &mut entries) {
+                // Told when it is the first one asked for.
+                Err(ReadError::Corrupt(_)) if !entries.is_empty() => break,
+                result => result?,
+            }
         }
         Ok(entries)
     }

@@ -67,12 +67,13 @@ impl<F: Fs> Repairs<F> {
         }
     }
 
-    /// Takes over a file with the copies in it, which are read, and written and synced once more: they may
+    /// Takes over a file with the copies in it. With `rewrites` they are written and synced once more: they may
     /// be in memory only. The newest copy of an entry is the one that stays in `copies`.
     pub(crate) fn load(
         &mut self,
         segment: Arc<Segment<F>>,
         cluster: u32,
+        rewrites: bool,
         copies: &mut BTreeMap<u64, Copied<F>>,
     ) -> Result<(), IoFault> {
         let path = &segment.path;
@@ -102,12 +103,14 @@ impl<F: Fs> Repairs<F> {
             last = last.max(index);
             end = stored.end;
         }
-        let written = &bytes[SEGMENT_HEADER_BYTES as usize..end as usize];
-        segment
-            .file
-            .write_at(written, SEGMENT_HEADER_BYTES)
-            .during("write", path)?;
-        segment.file.sync_data().during("sync", path)?;
+        if rewrites {
+            let written = &bytes[SEGMENT_HEADER_BYTES as usize..end as usize];
+            segment
+                .file
+                .write_at(written, SEGMENT_HEADER_BYTES)
+                .during("write", path)?;
+            segment.file.sync_data().during("sync", path)?;
+        }
         self.next_number = self.next_number.max(segment.number + 1);
         self.files.push(RepairFile { segment, end, last });
         Ok(())

@@ -43,9 +43,9 @@ pub(crate) fn seal_next<F: Fs>(shared: &Shared<F>, binding: Binding) -> Result<b
     };
     match footer {
         Some(footer) => {
-            listed.places = Places::Indexed {
-                lines: u64::from(footer.count),
-            }
+            let lines = u64::from(footer.count);
+            listed.places = Places::Indexed { lines };
+            listed.is_sealed = true;
         }
         None => listed.cannot_be_sealed = true,
     }

@@ -132,9 +132,11 @@ impl<F: Fs> Preparer<F> {
     /// # Errors
     /// As for [`prepare_spare`](Preparer::prepare_spare).
     pub fn work(&self) -> Result<bool, WalError> {
-        let prepared = self.prepare_spare();
-        let sealed = self.seal()?; // Needs no space, so it is done on a full disk as well.
-        prepared.map(|prepared| prepared || sealed)
+        match self.prepare_spare() {
+            // An index needs no space.
+            Err(full @ WalError::NoSpace { .. }) => self.seal().and(Err(full)),
+            result => Ok(result? | self.seal()?),
+        }
     }
 
     /// Writes the index of the oldest full segment that has none, so that it is opened without being read, and
@@ -198,6 +200,15 @@ impl<F: Fs> Preparer<F> {
 }
 
 impl<F: Fs> Pool<F> {
+    /// That of a log that nothing is written to.
+    pub(crate) fn empty() -> Pool<F> {
+        Pool {
+            ready: Vec::new(),
+            preparing: 0,
+            next_number: 1,
+        }
+    }
+
     /// Bytes of all segments and spares, those in the making included.
     pub(crate) fn bytes(&self, shared: &Shared<F>, options: &Options) -> u64 {
         shared.bytes.load(Ordering::Relaxed) + self.preparing as u64 * options.segment_bytes

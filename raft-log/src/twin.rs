@@ -31,10 +31,7 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Report::CopyRewritten(corruption) => {
-                write!(
-                    f,
-                    "one of two copies was damaged and is written anew: {corruption}"
-                )
+                write!(f, "one of two copies was damaged: {corruption}")
             }
             Report::IndexDamaged(corruption) => {
                 write!(f, "the index of a segment was damaged: {corruption}")
@@ -104,15 +101,7 @@ impl<F: Fs> TwinFile<F> {
         magic: [u8; 8],
         binding: Binding,
     ) -> Result<(Self, Vec<u8>, Option<Report>), OpenError> {
-        let file = match fs.open(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing {
-                    file: path.to_path_buf(),
-                    index: 0,
-                });
-            }
-            result => result.during("open", path)?,
-        };
+        let file = open_existing(fs, path)?;
         let length = file.len().during("measure", path)?;
         let copies = [0, 1].map(|copy| read_copy(&file, path, magic, copy));
         let [first, second] = copies;
@@ -152,22 +141,24 @@ impl<F: Fs> TwinFile<F> {
     /// # Errors
     /// As for [`open`](TwinFile::open).
     pub fn binding_of(fs: &F, path: &Path, magic: [u8; 8]) -> Result<Binding, OpenError> {
-        let file = match fs.open(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing {
-                    file: path.to_path_buf(),
-                    index: 0,
-                });
-            }
-            result => result.during("open", path)?,
-        };
+        TwinFile::look(fs, path, magic).map(|(binding, ..)| binding)
+    }
+
+    /// Binding and content, without opening the file for use: nothing is written.
+    pub(crate) fn look(
+        fs: &F,
+        path: &Path,
+        magic: [u8; 8],
+    ) -> Result<(Binding, Vec<u8>, Option<Report>), OpenError> {
+        let file = open_existing(fs, path)?;
         let first = read_copy(&file, path, magic, 0)?;
         let second = read_copy(&file, path, magic, 1)?;
         let anyone = Binding {
             cluster: 0,
             node: 0,
         };
-        choose(path, anyone, first, second).map(|(newest, _)| newest.copy.binding)
+        let (newest, report) = choose(path, anyone, first, second)?;
+        Ok((newest.copy.binding, newest.copy.content, report))
     }
 
     /// Replaces the content; durable in both copies on return.
@@ -197,6 +188,16 @@ impl<F: Fs> TwinFile<F> {
             .write_at(copy, place * TWIN_STRIDE)
             .during("write", &self.path)?;
         self.file.sync_data().during("sync", &self.path)
+    }
+}
+
+fn open_existing<F: Fs>(fs: &F, path: &Path) -> Result<F::File, OpenError> {
+    match fs.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(OpenError::Missing {
+            file: path.to_path_buf(),
+            index: 0,
+        }),
+        result => Ok(result.during("open", path)?),
     }
 }
 

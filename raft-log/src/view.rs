@@ -76,6 +76,8 @@ pub(crate) struct Listed<F: Fs> {
     pub(crate) count: u64,
     /// Offset behind the last one.
     pub(crate) end: u64,
+    /// It has its index, even if that is not used.
+    pub(crate) is_sealed: bool,
     /// A record of it rotted before it got its index.
     pub(crate) cannot_be_sealed: bool,
 }

@@ -23,7 +23,7 @@ mod open;
 mod repair;
 mod shrink;
 
-pub use open::{FaultyEntry, Opened, Tail};
+pub use open::{Depth, FaultyEntry, Inspection, Opened, SegmentInfo, Tail, inspect};
 
 /// An entry to be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -456,6 +456,7 @@ impl<F: Fs> Wal<F> {
             places: Places::Listed(Vec::new()),
             count: 0,
             end: tail.end,
+            is_sealed: false,
             cannot_be_sealed: false,
         };
         self.shared.view().segments.push_back(listed);

@@ -295,7 +295,8 @@ fn snapshot_part_that_finds_no_space_is_resumed_behind_the_snapshot() {
     )));
     work(&mut worker);
     fs.set_capacity(Some(0));
-    let mut part = persist(2, hard_state(3, None), entries(51..=53, 3));
+    // More than the segment that the snapshot sets free.
+    let mut part = persist(2, hard_state(3, None), entries(51..=500, 3));
     part.snapshot = Some(meta(50, 3).into());
     worker.push(LogJob::Persist(part));
     let report = work(&mut worker);
@@ -307,7 +308,7 @@ fn snapshot_part_that_finds_no_space_is_resumed_behind_the_snapshot() {
     fs.set_capacity(None);
     let report = work(&mut worker);
     assert_eq!(report.persisted, Some(PersistId(2)));
-    assert_eq!(worker.reader().last_index(), 53);
+    assert_eq!(worker.reader().last_index(), 500);
 }
 
 #[test]

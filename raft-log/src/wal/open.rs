@@ -19,10 +19,13 @@ use crate::twin::Report;
 use crate::view::{Shared, View};
 
 mod copies;
+mod look;
 mod recover;
 mod repaired;
 
-use recover::{Opener, Recovered};
+use recover::{Mode, Opener, Recovered};
+
+pub use look::{Depth, Inspection, SegmentInfo, inspect};
 
 /// What `open` found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +150,7 @@ impl<F: Fs> Wal<F> {
             slot: *control.slot(),
             buffer: Vec::new(),
             reports: control_report.into_iter().chain(vote_report).collect(),
+            mode: Mode::Use,
         };
         let mut recovered = opener.recover(&names)?;
         let mut leftovers = opener.leftovers(&names, &recovered);
@@ -343,7 +347,7 @@ impl<F: Fs> Parts<'_, F> {
     }
 }
 
-fn faulty_of<F: Fs>(view: &View<F>, kinds: &[(u64, u8)]) -> Vec<FaultyEntry> {
+pub(super) fn faulty_of<F: Fs>(view: &View<F>, kinds: &[(u64, u8)]) -> Vec<FaultyEntry> {
     let kind_of = |index| {
         let named = kinds.iter().find(|(named, _)| *named == index);
         named.map(|(_, kind)| *kind)

@@ -200,13 +200,10 @@ impl<F: Fs> Wal<F> {
         let count = from - listed.segment.base;
         listed.count = count;
         listed.end = end;
-        let is_sealed = match &mut listed.places {
-            Places::Listed(offsets) => {
-                offsets.truncate(count as usize);
-                false
-            }
-            Places::Indexed { .. } => true,
-        };
+        if let Places::Listed(offsets) = &mut listed.places {
+            offsets.truncate(count as usize);
+        }
+        let is_sealed = listed.is_sealed;
         let segment = Arc::clone(&listed.segment);
         // Readers take their reference under this mutex, and from now on they find nothing at or above
         // `from` here: whoever holds none by now will never see these bytes.

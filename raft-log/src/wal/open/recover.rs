@@ -71,6 +71,18 @@ pub(super) struct Opener<'a, F: Fs> {
     pub(super) buffer: Vec<u8>,
     /// What was found damaged and mended.
     pub(super) reports: Vec<Report>,
+    pub(super) mode: Mode,
+}
+
+/// What the directory is read for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    /// To be used: what was read is written once more, damaged copies are written anew.
+    Use,
+    /// To be looked at, perhaps beside its owner: nothing is written.
+    Look,
+    /// As `Look`, with every record read, also where there is an index.
+    Verify,
 }
 
 /// A segment file of which the header is known.
@@ -184,7 +196,7 @@ impl<F: Fs> Opener<'_, F> {
         })
     }
 
-    /// Writes a damaged block anew, and notes that it was damaged.
+    /// Notes that a block is damaged, and writes it anew if the directory is to be used.
     fn mend(
         &mut self,
         file: &F::File,
@@ -193,8 +205,10 @@ impl<F: Fs> Opener<'_, F> {
         bytes: &[u8],
         fault: Fault,
     ) -> Result<(), OpenError> {
-        file.write_at(bytes, offset).during("write", path)?;
-        file.sync_data().during("sync", path)?;
+        if self.mode == Mode::Use {
+            file.write_at(bytes, offset).during("write", path)?;
+            file.sync_data().during("sync", path)?;
+        }
         let corruption = Corruption::of_block(path, offset, fault);
         self.reports.push(Report::CopyRewritten(corruption));
         Ok(())
@@ -269,6 +283,7 @@ impl<F: Fs> Opener<'_, F> {
         let is_durable = found.header.number < self.slot.synced_watermark.segment;
         if let Some((footer, next)) = found.footer.zip(next).filter(|_| is_durable) {
             match copies::read_index(&found.file, &found.path, &found.header, &footer, next)? {
+                Ok(_) if self.mode == Mode::Verify => {}
                 Ok(index) => {
                     let Found {
                         header, path, file, ..
@@ -361,7 +376,7 @@ impl<F: Fs> Opener<'_, F> {
         unreadable: &[Range<u64>],
     ) -> Result<(), OpenError> {
         let synced = self.slot.synced_watermark;
-        if number < synced.segment {
+        if number < synced.segment || self.mode != Mode::Use {
             return Ok(());
         }
         let mut from = if number == synced.segment {
@@ -608,6 +623,7 @@ fn view_of<F: Fs>(live: Vec<Live<F>>, floor: (u64, u64), last_index: u64) -> Vie
             places: live.places,
             count: live.count,
             end: live.end,
+            is_sealed: live.is_sealed,
             cannot_be_sealed: false,
         });
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::recover::{Opener, Recovered};
+use super::recover::{Mode, Opener, Recovered};
 use crate::dir::{self, Name};
 use crate::error::{IoFault, OpenError, WalError};
 use crate::format::{ControlSlot, Cut};
@@ -14,6 +14,9 @@ use crate::repairs::{Copied, Repairs};
 use crate::segment::{Spare, allocate};
 use crate::twin::Report;
 use crate::view::{Part, View};
+
+/// The newest copy of each entry that has one.
+type CopyOf<F> = BTreeMap<u64, Copied<F>>;
 
 impl<F: Fs> Opener<'_, F> {
     /// Reads all copies, and leads readers to those that count. Files without any are left over, as are all old ones if some
@@ -26,25 +29,7 @@ impl<F: Fs> Opener<'_, F> {
         options: &Options,
         leftovers: &mut Vec<PathBuf>,
     ) -> Result<Repairs<F>, OpenError> {
-        let (mut repairs, mut copies) = (Repairs::none(), BTreeMap::new());
-        for name in names {
-            let Name::Repair(number) = dir::parse_name(name) else {
-                continue;
-            };
-            let path = dir::repair_path(self.dir, number);
-            match self.find(path.clone(), number, true) {
-                Ok(found) => {
-                    let segment = Arc::new(found.into_segment()?);
-                    repairs.load(segment, self.binding.cluster, &mut copies)?;
-                }
-                // The entries are as damaged as they were before the copies came.
-                Err(OpenError::Corrupt(corruption)) => {
-                    self.reports.push(Report::CopiesLost(corruption));
-                    leftovers.push(path);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let (mut repairs, mut copies) = self.load_copies(names, leftovers)?;
         let view = &mut recovered.view;
         let all = copies.len();
         copies.retain(|index, copied| counts(view, &self.slot, *index, copied));
@@ -62,13 +47,50 @@ impl<F: Fs> Opener<'_, F> {
             leftovers.extend(old);
             parts = rewritten.parts;
         }
-        for (part, (index, copied)) in parts.into_iter().zip(&copies) {
-            if view.faulty.remove(index).is_some() {
-                view.terms.set(*index, copied.term);
-            }
-            view.repaired.insert(*index, part);
-        }
+        lead_to(view, &copies, parts);
         Ok(repairs)
+    }
+
+    /// As [`overlay_copies`](Self::overlay_copies), and leaves the files as they are.
+    pub(super) fn look_at_copies(
+        &mut self,
+        names: &[String],
+        recovered: &mut Recovered<F>,
+    ) -> Result<(), OpenError> {
+        let (_, mut copies) = self.load_copies(names, &mut Vec::new())?;
+        let view = &mut recovered.view;
+        copies.retain(|index, copied| counts(view, &self.slot, *index, copied));
+        let parts = copies.values().map(|copied| copied.part.clone()).collect();
+        lead_to(view, &copies, parts);
+        Ok(())
+    }
+
+    fn load_copies(
+        &mut self,
+        names: &[String],
+        leftovers: &mut Vec<PathBuf>,
+    ) -> Result<(Repairs<F>, CopyOf<F>), OpenError> {
+        let (mut repairs, mut copies) = (Repairs::none(), BTreeMap::new());
+        for name in names {
+            let Name::Repair(number) = dir::parse_name(name) else {
+                continue;
+            };
+            let path = dir::repair_path(self.dir, number);
+            match self.find(path.clone(), number, true) {
+                Ok(found) => {
+                    let segment = Arc::new(found.into_segment()?);
+                    let rewrites = self.mode == Mode::Use;
+                    repairs.load(segment, self.binding.cluster, rewrites, &mut copies)?;
+                }
+                // The entries are as damaged as they were before the copies came.
+                Err(OpenError::Corrupt(corruption)) => {
+                    self.reports.push(Report::CopiesLost(corruption));
+                    leftovers.push(path);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((repairs, copies))
     }
 
     /// A spare for the copies that stay, if there are any.
@@ -92,6 +114,16 @@ impl<F: Fs> Opener<'_, F> {
                 Err(IoFault::new(self.dir, "allocate in", full).into())
             }
         }
+    }
+}
+
+/// Leads readers to the copies, which lie in `parts`.
+fn lead_to<F: Fs>(view: &mut View<F>, copies: &CopyOf<F>, parts: Vec<Part<F>>) {
+    for (part, (index, copied)) in parts.into_iter().zip(copies) {
+        if view.faulty.remove(index).is_some() {
+            view.terms.set(*index, copied.term);
+        }
+        view.repaired.insert(*index, part);
     }
 }
 
