@@ -6,38 +6,43 @@
 //! # A segment
 //!
 //! ```text
-//! segment-0000000000000002                                            fixed size, allocated and zeroed
-//! |0           |4096                                                                              |end
-//! | header     | record | record | record | record | ............ zeros ........ | seal index     |
-//! | nonce,     |                          ^        ^                             | reserved, for  |
-//! | first index|                          |        end, published to readers     | a later version|
-//! | generation |                          |
+//! segment-0000000000000002                                     fixed size, allocated and written through before use
+//! |0           |4096                                                                                        |end
+//! | header     | record | record | record | record | ....... zeros, or old ....... | index, when full | footer |
+//! | nonce,     |                          ^        ^                                                   | copy   |
+//! | first index|                          |        end, published to readers                           | of the |
+//! | generation |                          |                                                            | header |
 //!              |                          watermark: covered by a completed sync, says `control`
 //!              |
 //!              | synced_to | bind | generation |  length kind term index checksums | payload ...  |
 //!              | local prefix: this place, here  | the entry record: travels and is stored as it is |
 //! ```
 //!
-//! Records are written with `pwrite` and `fdatasync` into zeroed blocks, so that a sync writes no
-//! metadata, and read through a read-only mapping. Next to the segments lie `control` (watermark,
-//! generation, cut and floor in two slots), `hard-state` (term and vote, stored twice) and `lock`.
+//! Records are written with `pwrite` and `fdatasync` into blocks that were written before, so that a sync
+//! writes no metadata, and read through a read-only mapping. Next to the segments lie `control` (watermark,
+//! generation, cut and floor in two slots), `hard-state` (term and vote, stored twice), `lock`, and
+//! `repair-N` if damaged entries were put back.
 //!
 //! # What is durable
 //!
 //! - Entries: when [`Wal::sync`] returns. [`Wal::append`] alone promises nothing.
 //! - Term and vote: when [`Wal::set_hard_state`] returns, in two copies.
-//! - A truncation, purge or reset: when the call returns.
+//! - A truncation, purge, reset or repair: when the call returns.
 //! - What [`Wal::open`] reports: all of it. It writes again what might be in memory only.
 //!
 //! # What is never dropped silently
 //!
 //! Only bytes that no completed sync covered may be dropped, as a torn tail, and [`Opened::tail`] says so.
-//! Anything else that does not check is [`OpenError::Corrupt`] with file, offset, index and both values.
+//! Anything else that does not check is listed in [`Opened::faulty`], entry by entry, with file, offset and
+//! both values; the rest of the log stays readable, and [`Wal::repair`] puts an entry back that a peer
+//! has. Segments that have their index are not read by an open: what rots there is told by the read that
+//! meets it, or by [`Reader::scrub`], which walks through the log at the caller's pace.
 //! One combination cannot be told: a power cut within 50 ms of the last append (before
 //! [`Wal::flush_control`]) *together with* rot of exactly the last group written before it.
 //!
 //! After the first failed write or sync every call answers [`WalError::Poisoned`]. A full disk is
-//! [`WalError::NoSpace`], definite and harmless.
+//! [`WalError::NoSpace`], definite and harmless, and so is a directory that has reached
+//! [`Options::max_bytes`].
 //!
 //! # Example
 //!
@@ -70,8 +75,9 @@
 //! # Threads
 //!
 //! [`Wal`] belongs to one thread, which may block in a sync. [`Reader`] is cloned to any other. A
-//! [`Preparer`] on a third thread keeps a zeroed spare segment ready, so that no append waits for
-//! allocation; [`Wal::prepared_bytes`] says how much can be started without one.
+//! [`Preparer`] on a third thread keeps a spare segment ready, so that no append waits for
+//! allocation, and gives full segments their index; [`Wal::prepared_bytes`] says how much can be started
+//! without a new one.
 //!
 //! # Unsafe code
 //!
