@@ -1,7 +1,7 @@
 //! A log directory as JSON lines, for people and scripts: what `waldump` prints, and programs that offer the same.
 //!
 //! The first line is about the log, `"what":"log"`. Then come `segment`, `faulty` and `report`, or `entry`, each with the fields
-//! that [`Inspection`] and [`StoredEntry`](crate::StoredEntry) have. A payload is printed as text if it is UTF-8, else in
+//! that [`Inspection`] and [`StoredEntry`] have. A payload is printed as text if it is UTF-8, else in
 //! hexadecimal digits.
 
 use std::fmt::Write as _;

@@ -189,10 +189,8 @@ fn looking_beside_a_writer_never_sees_damage() {
 /// Whether a look that failed met a file that its owner just removed, or a cut that it just made.
 fn is_change(error: &raft_log::OpenError) -> bool {
     use raft_log::{Check, OpenError};
-    match error {
-        OpenError::Io(fault) => fault.source.kind() == std::io::ErrorKind::NotFound,
-        OpenError::Corrupt(corruption) => corruption.check == Check::Generation,
-        OpenError::Missing { .. } => true,
-        _ => false,
-    }
+    let is_gone = |fault: &raft_log::IoFault| fault.source.kind() == std::io::ErrorKind::NotFound;
+    matches!(error, OpenError::Io(fault) if is_gone(fault))
+        || matches!(error, OpenError::Corrupt(corruption) if corruption.check == Check::Generation)
+        || matches!(error, OpenError::Missing { .. })
 }
