@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Makes a log in a directory that does not exist yet.
-pub fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
     let options = Options {
         segment_bytes: 1 << 20,
         max_bytes: 16 << 20,

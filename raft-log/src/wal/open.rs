@@ -19,6 +19,7 @@ use crate::twin::Report;
 use crate::view::{Shared, View};
 
 mod copies;
+mod find;
 mod look;
 mod recover;
 mod repaired;

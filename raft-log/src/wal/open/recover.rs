@@ -7,16 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Tail;
-use super::copies::{self, Copies};
+use super::copies;
+use super::find::Found;
 use crate::control::Control;
 use crate::dir::{self, Name};
 use crate::error::{Corruption, IoContext, IoFault, OpenError};
-use crate::format::{
-    Check, ControlSlot, Cut, Fault, Footer, Mark, SEGMENT_HEADER_BYTES, SegmentHeader,
-    footer_offset,
-};
+use crate::format::{Check, ControlSlot, Cut, Fault, Mark, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::fs::{File, Fs};
-use crate::options::{Binding, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::options::Binding;
 use crate::recovery::{Damage, Next, Rules, scan};
 use crate::segment::{Segment, Spare};
 use crate::terms::Terms;
@@ -85,20 +83,6 @@ pub(super) enum Mode {
     Verify,
 }
 
-/// A segment file of which the header is known.
-pub(super) struct Found<F: Fs> {
-    header: SegmentHeader,
-    footer: Option<Footer>,
-    path: PathBuf,
-    file: F::File,
-}
-
-impl<F: Fs> Found<F> {
-    pub(super) fn into_segment(self) -> Result<Segment<F>, IoFault> {
-        Segment::new(self.path, self.file, &self.header)
-    }
-}
-
 impl<F: Fs> Opener<'_, F> {
     pub(super) fn recover(&mut self, names: &[String]) -> Result<Recovered<F>, OpenError> {
         let numbers: Vec<u64> = names
@@ -128,90 +112,6 @@ impl<F: Fs> Opener<'_, F> {
             .max(self.slot.watermark.segment);
         let highest_number = highest_number.max(self.slot.cut.segment);
         self.conclude(live, highest_number)
-    }
-
-    /// Finds a segment's header; `None` if a cut has made all of the segment dead.
-    fn find_live(&mut self, number: u64) -> Result<Option<Found<F>>, OpenError> {
-        let path = dir::segment_path(self.dir, number);
-        let found = self.find(path, number, false)?;
-        let header = &found.header;
-        if header.generation > self.slot.generation {
-            let fault = Fault::new(Check::Generation, self.slot.generation, header.generation);
-            return Err(Corruption::of_block(&found.path, 0, fault).into());
-        }
-        let dead = header.generation < self.slot.generation && number > self.slot.cut.segment;
-        Ok((!dead).then_some(found))
-    }
-
-    /// Opens a file and reads what it is from its front, or if that is damaged from its end. A damaged copy of the
-    /// two is written anew.
-    pub(super) fn find(
-        &mut self,
-        path: PathBuf,
-        number: u64,
-        repairs: bool,
-    ) -> Result<Found<F>, OpenError> {
-        let file = self.fs.open(&path).during("open", &path)?;
-        let length = file.len().during("measure", &path)?;
-        let mut bytes = [0; copies::BLOCK_BYTES];
-        let front = copies::read_block(&file, &path, 0, &mut bytes)?
-            .and_then(|()| SegmentHeader::decode(&bytes, self.binding));
-        let end_at = footer_offset(length.max(SEGMENT_BYTES_MIN));
-        let end = copies::read_block(&file, &path, end_at, &mut bytes)?
-            .and_then(|()| Footer::decode(&bytes, self.binding));
-        let of_header = |header: &SegmentHeader| {
-            check_header(header, number, length, repairs)
-                .map_err(|fault| OpenError::from(Corruption::of_block(&path, 0, fault)))
-        };
-        let (header, footer) = match Copies::choose(front, end) {
-            Copies::Both(header, footer) => {
-                of_header(&header)?;
-                (header, Some(footer))
-            }
-            Copies::Front(header, fault) => {
-                of_header(&header)?;
-                let bytes = Footer::open(&header).encode(self.binding);
-                self.mend(&file, &path, end_at, &bytes, fault)?;
-                (header, None)
-            }
-            Copies::End(footer, fault) => {
-                let header = SegmentHeader {
-                    repairs,
-                    ..footer.header(number, length)
-                };
-                of_header(&header)?;
-                self.mend(&file, &path, 0, &header.encode(self.binding), fault)?;
-                (header, Some(footer))
-            }
-            Copies::Neither(error) => {
-                return Err(OpenError::of_block(&path, 0, self.binding, error));
-            }
-        };
-        let footer = footer.filter(Footer::is_sealed);
-        Ok(Found {
-            header,
-            footer,
-            path,
-            file,
-        })
-    }
-
-    /// Notes that a block is damaged, and writes it anew if the directory is to be used.
-    fn mend(
-        &mut self,
-        file: &F::File,
-        path: &Path,
-        offset: u64,
-        bytes: &[u8],
-        fault: Fault,
-    ) -> Result<(), OpenError> {
-        if self.mode == Mode::Use {
-            file.write_at(bytes, offset).during("write", path)?;
-            file.sync_data().during("sync", path)?;
-        }
-        let corruption = Corruption::of_block(path, offset, fault);
-        self.reports.push(Report::CopyRewritten(corruption));
-        Ok(())
     }
 
     /// Nothing may be missing in (floor, watermark].
@@ -575,31 +475,6 @@ fn read_in_units<T: File>(file: &T, piece: &mut [u8], offset: u64) -> Vec<Range<
         place = end;
     }
     unreadable
-}
-
-fn check_header(
-    header: &SegmentHeader,
-    number: u64,
-    length: u64,
-    repairs: bool,
-) -> Result<(), Fault> {
-    if header.number != number {
-        return Err(Fault::new(Check::Number, number, header.number));
-    }
-    if header.repairs != repairs {
-        return Err(Fault::new(Check::Purpose, repairs, header.repairs));
-    }
-    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&header.segment_bytes) {
-        return Err(Fault::new(
-            Check::Length,
-            SEGMENT_BYTES_MAX,
-            header.segment_bytes,
-        ));
-    }
-    if length != header.segment_bytes {
-        return Err(Fault::new(Check::FileLength, header.segment_bytes, length));
-    }
-    Ok(())
 }
 
 fn view_of<F: Fs>(live: Vec<Live<F>>, floor: (u64, u64), last_index: u64) -> View<F> {
