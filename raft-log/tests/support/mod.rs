@@ -101,6 +101,38 @@ impl Model {
             hard_state: wal.hard_state(),
         }
     }
+
+    /// What a log that holds this may hold while `step` is under way; the last is what it holds afterwards.
+    pub fn outcomes(&self, step: &Step, salt: u64) -> Vec<Model> {
+        let before = self.clone();
+        let mut after = before.clone();
+        match step {
+            Step::HardState(term, vote) => after.hard_state = (*term, *vote),
+            Step::Append(sizes) => return self.appended(sizes, salt),
+            Step::Truncate(from) => after.entries.retain(|index, _| index < from),
+            Step::Purge(index) => {
+                after.floor = (*index, before.term(*index));
+                after.entries.retain(|kept, _| kept > index);
+            }
+            Step::Reset(index, term) => {
+                after.floor = (*index, *term);
+                after.entries.clear();
+            }
+            Step::Flush | Step::Prepare | Step::Reopen | Step::Kill => return vec![before],
+        }
+        vec![before, after]
+    }
+
+    /// Of an unsynced batch any number of entries from the front may be there.
+    fn appended(&self, sizes: &[(u64, usize)], salt: u64) -> Vec<Model> {
+        let mut models = vec![self.clone()];
+        for (index, term, payload) in batch(self, sizes, salt) {
+            let mut next = models.last().unwrap().clone();
+            next.entries.insert(index, (term, payload));
+            models.push(next);
+        }
+        models
+    }
 }
 
 impl Model {
@@ -288,34 +320,7 @@ impl Subject {
 
     /// What the log may hold while `step` is under way; the last is what it holds afterwards.
     pub fn outcomes(&self, step: &Step) -> Vec<Model> {
-        let before = self.acknowledged.clone();
-        let mut after = before.clone();
-        match step {
-            Step::HardState(term, vote) => after.hard_state = (*term, *vote),
-            Step::Append(sizes) => return self.appended(sizes),
-            Step::Truncate(from) => after.entries.retain(|index, _| index < from),
-            Step::Purge(index) => {
-                after.floor = (*index, before.term(*index));
-                after.entries.retain(|kept, _| kept > index);
-            }
-            Step::Reset(index, term) => {
-                after.floor = (*index, *term);
-                after.entries.clear();
-            }
-            Step::Flush | Step::Prepare | Step::Reopen | Step::Kill => return vec![before],
-        }
-        vec![before, after]
-    }
-
-    /// Of an unsynced batch any number of entries from the front may be there.
-    fn appended(&self, sizes: &[(u64, usize)]) -> Vec<Model> {
-        let mut models = vec![self.acknowledged.clone()];
-        for (index, term, payload) in batch(&self.acknowledged, sizes, self.salt) {
-            let mut next = models.last().unwrap().clone();
-            next.entries.insert(index, (term, payload));
-            models.push(next);
-        }
-        models
+        self.acknowledged.outcomes(step, self.salt)
     }
 
     /// What a restart may find.
@@ -335,7 +340,13 @@ fn batch(model: &Model, sizes: &[(u64, usize)], salt: u64) -> Vec<(u64, u64, Vec
     (first..).zip(sizes).map(entry).collect()
 }
 
-fn apply(wal: &mut Wal<SimFs>, model: &Model, step: &Step, salt: u64) -> Result<(), WalError> {
+/// Does `step` to a log that holds `model`.
+pub fn apply<F: Fs>(
+    wal: &mut Wal<F>,
+    model: &Model,
+    step: &Step,
+    salt: u64,
+) -> Result<(), WalError> {
     match step {
         Step::HardState(term, vote) => wal.set_hard_state(*term, *vote),
         Step::Append(sizes) => {
