@@ -124,14 +124,14 @@ impl<F: Fs> Control<F> {
         if self.unsynced { self.sync() } else { Ok(()) }
     }
 
-    /// Makes durable what was read: the newest slot may have been in memory only. Until that is done the
-    /// other slot may be the only one on the disk, so it is not touched.
+    /// Writes what was read once more, where it was read: it may have been in memory only, and after a failed sync it would not be
+    /// written by itself. The next [`store`](Control::store) syncs it together with the first of its own writes; until then nothing
+    /// changes that either slot speaks of.
     pub(crate) fn settle(&mut self) -> Result<(), IoFault> {
         let bytes = self.slot.encode(self.binding);
         self.file
             .write_at(&bytes, self.synced_place * CONTROL_SLOT_STRIDE)
-            .during("write", &self.path)?;
-        self.file.sync_data().during("sync", &self.path)
+            .during("write", &self.path)
     }
 
     /// Stores the slot in both places, each synced, so that neither place alone knows an older cut,

@@ -5,8 +5,8 @@
 //! copies lie beside the log, in files that are made like segments, in the order in which they came; readers
 //! are led there. They go when the entries are purged, or cut off.
 //!
-//! A copy counts if it is the entry that the log lost: the one with that index and term. If the term is not
-//! known either, a copy that is older than the last cut before the entry's place is of another entry.
+//! A copy counts if it is the entry that the log lost: the one with that index and, if that is known, that
+//! term. Copies of entries that are cut off go before anything is appended in their place.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,8 +54,6 @@ pub(crate) struct Rewritten<F: Fs> {
 #[derive(Clone, Debug)]
 pub(crate) struct Copied<F: Fs> {
     pub(crate) term: u64,
-    /// Generation of the log when it was written.
-    pub(crate) generation: u64,
     pub(crate) part: Part<F>,
 }
 
@@ -96,7 +94,6 @@ impl<F: Fs> Repairs<F> {
                 index,
                 Copied {
                     term: stored.header.term,
-                    generation: stored.prefix.generation,
                     part,
                 },
             );

@@ -197,6 +197,44 @@ fn power_cut_while_opening_after_a_power_cut_loses_nothing_acknowledged() {
     }
 }
 
+/// Case 18: the process dies at a call of a rotation or a cut, and the power fails at a call of the next open. What that open
+/// sees may be in memory only, names as well, and it must not store anywhere that it is there before it is.
+#[test]
+fn power_cut_while_opening_after_a_process_death_loses_nothing_acknowledged() {
+    let fill = [Step::Append(vec![(1, 1500); 5]), Step::Flush];
+    let rotate = [Step::Append(vec![(1, 1500); 2]), Step::Truncate(4)];
+    let mut full = Subject::new(SimFs::new(6), small());
+    full.run(&fill);
+    let before = full.fs.calls();
+    full.run(&rotate);
+    for stop in 1..=full.fs.calls() - before {
+        let mut subject = Subject::new(SimFs::new(6), small());
+        subject.run(&fill);
+        subject.fs.stop_at_call(subject.fs.calls() + stop);
+        subject.run(&rotate);
+        subject.fs.crash_process();
+        for again in 1.. {
+            let fs = subject.fs.fork();
+            fs.stop_at_call(fs.calls() + again);
+            let is_open = open(&fs, &small()).is_ok();
+            for (names, fate) in [
+                (false, UnitFate::Old),
+                (false, UnitFate::New),
+                (true, UnitFate::Old),
+                (true, UnitFate::New),
+            ] {
+                let fs = fs.fork();
+                fs.power_cut_with(&mut |_| names, &mut |_| fate);
+                let what = format!("calls {stop} and {again}, names {names}, {fate:?}");
+                check(&fs, &subject.possible(), &what);
+            }
+            if is_open {
+                break;
+            }
+        }
+    }
+}
+
 /// Case 18: a crash at any call of creating the directory leaves one that is refused as not created and
 /// that a second attempt completes.
 #[test]

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use raft_log::fs::{Fs, SimFs, UnitFate};
 use raft_log::record::payload_checksum;
-use raft_log::{EntryRef, OpenError, ReadError, Report, Wal, WalError};
-use support::{BINDING, Model, Step, Subject, dir, open, recovered, segment, segments, small};
+use raft_log::{EntryRef, ReadError, Wal, WalError};
+use support::{BINDING, Model, Step, Subject, dir, open, recovered, segments, small};
 
 /// Bytes in front of a payload: local prefix and header.
 const BEFORE_PAYLOAD: usize = 48;
@@ -316,49 +316,4 @@ fn repair_without_space_is_refused_and_works_later() {
     fs.set_capacity(None);
     repair(&mut wal, &model, 30).unwrap();
     assert_whole(&fs, wal, &model, "space came back");
-}
-
-/// A segment says at its front and at its end what it is.
-#[test]
-fn header_of_a_segment_survives_in_its_copy() {
-    let (fs, model) = fifty();
-    for number in [1, 2] {
-        let path = segment(number);
-        let end = fs.bytes(&path).len() as u64 - 40;
-        let damages: [&[u64]; 2] = [&[30], &[end]];
-        for places in damages {
-            let fs = fs.fork();
-            places.iter().for_each(|byte| fs.flip_bit(&path, byte * 8));
-            let (wal, opened) = open(&fs, &small()).unwrap();
-            let [Report::CopyRewritten(corruption)] = &opened.reports[..] else {
-                panic!("{:?}", opened.reports)
-            };
-            assert_eq!(corruption.file, path);
-            assert!(Model::of(&wal) == model);
-            drop(wal);
-            let (_, opened) = open(&fs, &small()).unwrap();
-            assert_eq!(opened.reports, [], "written anew");
-        }
-        let fs = fs.fork();
-        [30, end]
-            .iter()
-            .for_each(|byte| fs.flip_bit(&path, byte * 8));
-        assert!(matches!(open(&fs, &small()), Err(OpenError::Corrupt(_))));
-    }
-}
-
-/// An index that rotted is not believed: the records are read, and it is written anew.
-#[test]
-fn damaged_index_is_replaced() {
-    let (fs, model) = fifty();
-    let line = 12288 + 5 * 16 + 9;
-    fs.flip_bit(&segment(1), line * 8);
-    let (wal, opened) = open(&fs, &small()).unwrap();
-    assert!(matches!(&opened.reports[..], [Report::IndexDamaged(it)] if it.offset == 12288));
-    assert!(Model::of(&wal) == model);
-    assert!(wal.preparer().seal().unwrap());
-    assert!(!wal.preparer().seal().unwrap());
-    assert_whole(&fs, wal, &model, "sealed again");
-    let (_, opened) = open(&fs, &small()).unwrap();
-    assert_eq!(opened.reports, []);
 }

@@ -164,8 +164,8 @@ impl<F: Fs> Wal<F> {
             &mut leftovers,
         )?;
         let reports = opener.reports;
-        // What was decided from the names and slots as they are seen now must hold after a power cut too, so both are
-        // durable before anything goes: an earlier slot may still name a segment that is among the leftovers.
+        // Names that were seen are durable before the control file speaks of them, and the control file before anything
+        // goes: an earlier slot may still name a segment that is among the leftovers.
         fs.sync_dir(dir).during("sync", dir)?;
         recovered.settle(&mut control)?;
         let tail_state = recovered.tail_state(control.slot().closed);

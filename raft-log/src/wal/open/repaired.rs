@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::recover::{Mode, Opener, Recovered};
 use crate::dir::{self, Name};
 use crate::error::{IoFault, OpenError, WalError};
-use crate::format::{ControlSlot, Cut};
 use crate::fs::Fs;
 use crate::options::Options;
 use crate::repairs::{Copied, Repairs};
@@ -19,8 +18,8 @@ use crate::view::{Part, View};
 type CopyOf<F> = BTreeMap<u64, Copied<F>>;
 
 impl<F: Fs> Opener<'_, F> {
-    /// Reads all copies, and leads readers to those that count. Files without any are left over, as are all old ones if some
-    /// copy does not count: the next open, after the cut has moved on, could not tell it from a good one.
+    /// Reads all copies, and leads readers to those that count. If some copy does not, those that do are written into a new file,
+    /// and the old ones are left over: once there is another entry in its place, the copy would look like that one's.
     pub(super) fn overlay_copies(
         &mut self,
         names: &[String],
@@ -31,8 +30,10 @@ impl<F: Fs> Opener<'_, F> {
     ) -> Result<Repairs<F>, OpenError> {
         let (mut repairs, mut copies) = self.load_copies(names, leftovers)?;
         let view = &mut recovered.view;
+        let floor = view.floor.0;
+        copies.retain(|index, _| *index > floor); // Nothing comes in their place any more.
         let all = copies.len();
-        copies.retain(|index, copied| counts(view, &self.slot, *index, copied));
+        copies.retain(|index, copied| counts(view, *index, copied));
         let mut parts: Vec<Part<F>> = copies.values().map(|copied| copied.part.clone()).collect();
         if parts.len() < all {
             let spare = self.spare(spares, options, parts.is_empty())?;
@@ -59,7 +60,7 @@ impl<F: Fs> Opener<'_, F> {
     ) -> Result<(), OpenError> {
         let (_, mut copies) = self.load_copies(names, &mut Vec::new())?;
         let view = &mut recovered.view;
-        copies.retain(|index, copied| counts(view, &self.slot, *index, copied));
+        copies.retain(|index, copied| *index > view.floor.0 && counts(view, *index, copied));
         let parts = copies.values().map(|copied| copied.part.clone()).collect();
         lead_to(view, &copies, parts);
         Ok(())
@@ -127,23 +128,8 @@ fn lead_to<F: Fs>(view: &mut View<F>, copies: &CopyOf<F>, parts: Vec<Part<F>>) {
     }
 }
 
-/// Whether a copy is that of the entry which the log holds, or lost, at this index.
-fn counts<F: Fs>(view: &View<F>, slot: &ControlSlot, index: u64, copied: &Copied<F>) -> bool {
-    if index <= view.floor.0 || index > view.last_index {
-        return false;
-    }
-    if let Some(term) = view.term(index) {
-        return term == copied.term;
-    }
-    // A cut at or before the place of the damaged entry: what was written there since is another one.
-    copied.generation == slot.generation || place_of(view, index) < slot.cut
-}
-
-fn place_of<F: Fs>(view: &View<F>, index: u64) -> Cut {
-    let listed = &view.segments[view.segment_of(index)];
-    Cut {
-        segment: listed.segment.number,
-        // Entries of unknown term lie in segments whose places are in memory.
-        offset: listed.offset(index).unwrap_or(u64::MAX),
-    }
+/// Whether a copy is that of the entry which the log holds, or lost, at this index. If not even its term is known the copy is
+/// the only one that names it: copies of what was cut off are gone before anything is appended in its place.
+fn counts<F: Fs>(view: &View<F>, index: u64, copied: &Copied<F>) -> bool {
+    index <= view.last_index && view.term(index).is_none_or(|term| term == copied.term)
 }

@@ -1,0 +1,106 @@
+//! What a segment says at its end: the copy of its header, and its index.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use raft_log::fs::SimFs;
+use raft_log::{OpenError, Report};
+use support::{Model, Step, Subject, open, segment, segments, small};
+
+/// A closed log of fifty entries in two segments, the first of which has its index.
+fn fifty() -> (SimFs, Model) {
+    let mut subject = Subject::new(SimFs::new(31), small());
+    subject.run(&[
+        Step::Append(vec![(1, 256); 20]),
+        Step::Append(vec![(2, 256); 30]),
+        Step::Reopen,
+    ]);
+    assert_eq!(segments(&subject.fs).len(), 2);
+    drop(subject.wal);
+    (subject.fs, subject.acknowledged)
+}
+
+/// A segment says at its front and at its end what it is.
+#[test]
+fn header_of_a_segment_survives_in_its_copy() {
+    let (fs, model) = fifty();
+    for number in [1, 2] {
+        let path = segment(number);
+        let end = fs.bytes(&path).len() as u64 - 40;
+        let damages: [&[u64]; 2] = [&[30], &[end]];
+        for places in damages {
+            let fs = fs.fork();
+            places.iter().for_each(|byte| fs.flip_bit(&path, byte * 8));
+            let (wal, opened) = open(&fs, &small()).unwrap();
+            let [Report::CopyRewritten(corruption)] = &opened.reports[..] else {
+                panic!("{:?}", opened.reports)
+            };
+            assert_eq!(corruption.file, path);
+            assert!(Model::of(&wal) == model);
+            drop(wal);
+            let (_, opened) = open(&fs, &small()).unwrap();
+            assert_eq!(opened.reports, [], "written anew");
+        }
+        let fs = fs.fork();
+        [30, end]
+            .iter()
+            .for_each(|byte| fs.flip_bit(&path, byte * 8));
+        assert!(matches!(open(&fs, &small()), Err(OpenError::Corrupt(_))));
+    }
+}
+
+/// An index that rotted is not believed: the records are read, and it is written anew.
+#[test]
+fn damaged_index_is_replaced() {
+    let (fs, model) = fifty();
+    let line = 12288 + 5 * 16 + 9;
+    fs.flip_bit(&segment(1), line * 8);
+    let (wal, opened) = open(&fs, &small()).unwrap();
+    assert!(matches!(&opened.reports[..], [Report::IndexDamaged(it)] if it.offset == 12288));
+    assert!(Model::of(&wal) == model);
+    assert!(wal.preparer().seal().unwrap());
+    assert!(!wal.preparer().seal().unwrap());
+    drop(wal);
+    let (_, opened) = open(&fs, &small()).unwrap();
+    assert_eq!(opened.reports, []);
+}
+
+/// Records behind the cut would be written over an index that still speaks of those before it.
+#[test]
+fn log_that_is_cut_inside_of_a_sealed_segment_goes_on_in_a_new_one() {
+    for again in [Step::Flush, Step::Kill, Step::Reopen] {
+        let mut subject = Subject::new(SimFs::new(32), small());
+        subject.run(&[
+            Step::Append(vec![(1, 256); 20]),
+            Step::Append(vec![(2, 256); 30]),
+            Step::Prepare,
+            Step::Truncate(9),
+            again.clone(),
+            Step::Append(vec![(3, 120); 2]),
+        ]);
+        assert_eq!(segments(&subject.fs).len(), 2, "{again:?}");
+        subject.run(&[Step::Append(vec![(3, 120); 60]), Step::Kill]);
+        let wal = subject.wal.take().unwrap();
+        assert!(Model::of(&wal) == subject.acknowledged, "{again:?}");
+    }
+}
+
+/// A segment that rotted before it was sealed stays without an index, and each open tells of the damage.
+#[test]
+fn damaged_segment_is_not_sealed() {
+    let mut subject = Subject::new(SimFs::new(33), small());
+    subject.run(&[
+        Step::Append(vec![(1, 256); 20]),
+        Step::Append(vec![(2, 256); 30]),
+    ]);
+    subject.fs.flip_bit(&segment(1), (4096 + 5 * 304 + 100) * 8);
+    subject.run(&[Step::Prepare, Step::Prepare]);
+    let wal = subject.wal.take().unwrap();
+    wal.close().unwrap();
+    for _ in 0..2 {
+        let (_, opened) = open(&subject.fs, &small()).unwrap();
+        let told: Vec<u64> = opened.faulty.iter().map(|it| it.index).collect();
+        assert_eq!(told, [6]);
+    }
+}
