@@ -4,7 +4,7 @@
 
 mod support;
 
-use raft_log::fs::SimFs;
+use raft_log::fs::{SimFs, UnitFate};
 use raft_log::{OpenError, Report};
 use support::{Model, Step, Subject, open, segment, segments, small};
 
@@ -102,5 +102,42 @@ fn damaged_segment_is_not_sealed() {
         let (_, opened) = open(&subject.fs, &small()).unwrap();
         let told: Vec<u64> = opened.faulty.iter().map(|it| it.index).collect();
         assert_eq!(told, [6]);
+    }
+}
+
+/// A power cut while the index is written leaves the segment with it or without it, but with none that is damaged.
+#[test]
+fn power_cut_while_sealing_is_no_damage() {
+    let mut subject = Subject::new(SimFs::new(34), small());
+    subject.run(&[
+        Step::Append(vec![(1, 256); 20]),
+        Step::Append(vec![(2, 256); 30]),
+        Step::Flush,
+    ]);
+    drop(subject.wal);
+    for stop in 1.. {
+        let fs = subject.fs.fork();
+        let (wal, _) = open(&fs, &small()).unwrap();
+        fs.stop_at_call(fs.calls() + stop);
+        let is_sealed = wal.preparer().seal().is_ok();
+        drop(wal);
+        for mix in 0..64u64 {
+            let fs = fs.fork();
+            let mut bits = mix;
+            fs.power_cut_with(&mut |_| true, &mut |_| {
+                bits = bits.rotate_right(1);
+                [UnitFate::Old, UnitFate::New][(bits >> 63) as usize]
+            });
+            let (wal, opened) = open(&fs, &small()).unwrap();
+            let is_damage = |report: &Report| matches!(report, Report::IndexDamaged(_));
+            assert!(
+                !opened.reports.iter().any(is_damage),
+                "call {stop}, mix {mix:b}"
+            );
+            assert!(Model::of(&wal) == subject.acknowledged);
+        }
+        if is_sealed {
+            return;
+        }
     }
 }

@@ -179,9 +179,8 @@ impl<F: Fs> Opener<'_, F> {
     }
 
     fn read_one(&mut self, found: Found<F>, next: Option<Next>) -> Result<Live<F>, OpenError> {
-        // What may be in memory only is read and written once more.
-        let is_durable = found.header.number < self.slot.synced_watermark.segment;
-        if let Some((footer, next)) = found.footer.zip(next).filter(|_| is_durable) {
+        // All of it was synced before the next segment got its name, so nothing has to be written once more.
+        if let Some((footer, next)) = found.footer.zip(next) {
             match copies::read_index(&found.file, &found.path, &found.header, &footer, next)? {
                 Ok(_) if self.mode == Mode::Verify => {}
                 Ok(index) => {
