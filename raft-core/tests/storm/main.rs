@@ -418,11 +418,13 @@ impl Storm {
     }
 
     /// What was applied before it was damaged a node has in its own state: its driver is asked for a
-    /// snapshot.
+    /// snapshot, and for a purge up to it.
     fn take_wanted_snapshots(&mut self) {
         for id in self.ids.clone() {
             if self.cluster.status(id).repair.is_some() {
                 self.compact_at(id);
+                self.cluster.node(id).storage_mut().purge_damaged();
+                self.cluster.pump(id);
             }
         }
     }
