@@ -141,3 +141,22 @@ fn power_cut_while_sealing_is_no_damage() {
         }
     }
 }
+
+/// A footer that checks, but is that of another segment, is as good as none.
+#[test]
+fn index_of_another_segment_is_not_believed() {
+    let mut subject = Subject::new(SimFs::new(35), small());
+    subject.run(&[
+        Step::Append(vec![(1, 256); 26]),
+        Step::Append(vec![(1, 200); 32]),
+        Step::Append(vec![(1, 100); 9]),
+        Step::Reopen,
+    ]);
+    drop(subject.wal);
+    let mut mixed = subject.fs.bytes(&segment(2));
+    mixed[12288..].copy_from_slice(&subject.fs.bytes(&segment(1))[12288..]);
+    subject.fs.set_bytes(&segment(2), &mixed);
+    let (wal, opened) = open(&subject.fs, &small()).unwrap();
+    assert!(matches!(&opened.reports[..], [Report::CopyRewritten(_)]));
+    assert!(Model::of(&wal) == subject.acknowledged);
+}
