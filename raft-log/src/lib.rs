@@ -1,7 +1,7 @@
 //! A segmented write-ahead log that tells a torn write from corruption.
 //!
 //! A log of numbered entries, each with a term, for a consensus protocol such as Raft; term and vote; and
-//! nothing else. It knows no network, no state machine and no thread of its own.
+//! nothing else. It knows no network and no state machine, and starts a thread only for a [`PreparerThread`].
 //!
 //! # A segment
 //!
@@ -70,8 +70,8 @@
 //! # Threads
 //!
 //! [`Wal`] belongs to one thread, which may block in a sync. [`Reader`] is cloned to any other. A
-//! [`Preparer`] on a third thread keeps a zeroed spare segment ready, so that no append waits for
-//! allocation; [`Wal::prepared_bytes`] says how much can be started without one.
+//! [`Preparer`] on a third thread, or the ready-made [`PreparerThread`], keeps a zeroed spare segment ready, so
+//! that no append waits for allocation; [`Wal::prepared_bytes`] says how much can be started without one.
 //!
 //! # Unsafe code
 //!
@@ -90,6 +90,7 @@ mod hard_state;
 mod mmap;
 mod options;
 mod pending;
+mod preparer_thread;
 mod reader;
 pub mod record;
 mod recovery;
@@ -104,6 +105,7 @@ pub use format::Check;
 pub use fs::{Fs, OsFs};
 pub use mmap::exit_on_unreadable_pages;
 pub use options::{Binding, Options, OptionsError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+pub use preparer_thread::PreparerThread;
 pub use reader::{Held, Reader, StoredEntry};
 pub use segment::Preparer;
 pub use twin::{Report, TwinFile};
