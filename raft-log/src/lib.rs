@@ -73,6 +73,9 @@
 //! [`Preparer`] on a third thread, or the ready-made [`PreparerThread`], keeps a zeroed spare segment ready, so
 //! that no append waits for allocation; [`Wal::prepared_bytes`] says how much can be started without one.
 //!
+//! A [`Group`] shares the log between many threads: each appends and returns when that is durable, and those
+//! that come at the same time share one sync.
+//!
 //! # Unsafe code
 //!
 //! One file, `mmap.rs`: copying bytes out of a mapping, and the handler for the case that this fails. If the
@@ -86,6 +89,7 @@ mod dir;
 mod error;
 mod format;
 pub mod fs;
+mod group;
 mod hard_state;
 mod mmap;
 mod options;
@@ -103,6 +107,7 @@ mod wal;
 pub use error::{Corruption, CreateError, IoFault, OpenError, ReadError, TwinError, WalError};
 pub use format::Check;
 pub use fs::{Fs, OsFs};
+pub use group::{Group, GroupError, GroupOptions};
 pub use mmap::exit_on_unreadable_pages;
 pub use options::{Binding, Options, OptionsError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use preparer_thread::PreparerThread;
