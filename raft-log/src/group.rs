@@ -33,9 +33,9 @@ use lease::Lease;
 use queue::{Queue, Queued, queued_bytes};
 use turn::Turn;
 
-/// How long a leader waits for the writers that were woken a moment ago. They come back within a few tens of microseconds if
-/// they come back at all, while a group that starts without them makes them wait for two syncs.
-const GATHER_PATIENCE: Duration = Duration::from_micros(100);
+/// How long a leader waits at most for the writers that were woken a moment ago. They come back within a few tens of
+/// microseconds if they come back at all, while those that a group starts without wait for two syncs.
+const GATHER_PATIENCE_MAX: Duration = Duration::from_micros(100);
 
 /// Limits of a group, and the term of what it appends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +110,12 @@ struct State<F: Fs> {
     turn: Arc<Turn>,
     /// Empty; kept for its memory.
     idle: Queue,
+    /// Threads that wait for room in the queue.
+    crowd: usize,
     /// Writers that the next group probably gets: those that wait, and those that were just woken.
     expected: usize,
+    /// How long to wait for them: no longer than the last group took to be written and synced.
+    patience: Duration,
     /// Threads that want the log for themselves; no writer takes it before them.
     claims: usize,
     phase: Phase,
@@ -146,7 +150,9 @@ impl<F: Fs> Group<F> {
             queue: Queue::default(),
             turn: Arc::default(),
             idle: Queue::default(),
+            crowd: 0,
             expected: 0,
+            patience: Duration::ZERO,
             claims: 0,
             phase: Phase::Open,
         };
@@ -269,17 +275,19 @@ impl<F: Fs> Inner<F> {
                 return Ok(state);
             }
             // Writers wait in the queue, so somebody leads or was called to.
+            state.crowd += 1;
             let waited = self.room.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
+            state.crowd -= 1;
         }
     }
 
     /// Writes the next group, on the thread of one of its writers.
     fn lead(&self, state: MutexGuard<'_, State<F>>, log: Box<Log<F>>) {
-        let expected = state.expected;
+        let (expected, patience) = (state.expected, state.patience);
         drop(state);
         let mut lease = Lease::new(self, log);
-        self.gather(expected);
+        self.gather(expected, patience);
         let (turn, outcomes) = lease.write_group();
         // The next group may start before this one wakes up.
         lease.give_back();
@@ -288,9 +296,9 @@ impl<F: Fs> Inner<F> {
 
     /// Gives the processor to the writers that are expected. It neither sleeps, because to be woken takes as long as all of
     /// this may, nor waits for a writer without others: then nobody is expected.
-    fn gather(&self, expected: usize) {
+    fn gather(&self, expected: usize, patience: Duration) {
         let begin = Instant::now();
-        while self.waiting.load(Ordering::Relaxed) < expected && begin.elapsed() < GATHER_PATIENCE {
+        while self.waiting.load(Ordering::Relaxed) < expected && begin.elapsed() < patience {
             std::thread::yield_now();
         }
     }

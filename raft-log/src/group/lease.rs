@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crate::fs::Fs;
 use crate::group::queue::Queue;
 use crate::group::turn::{Outcomes, Turn};
-use crate::group::{Inner, Log, Phase};
+use crate::group::{GATHER_PATIENCE_MAX, Inner, Log, Phase};
 
 /// The log, taken out of the state. Dropped with the log still in it, its thread panicked; then everybody who waits is told
 /// that the log is lost, instead of sleeping for ever.
@@ -35,23 +36,28 @@ impl<'a, F: Fs> Lease<'a, F> {
         self.take_group();
         let (queue, _) = self.group.as_ref().expect("taken above");
         let log = self.log.as_mut().expect("it goes with the lease");
+        let begin = Instant::now();
         let outcomes = queue.write(&mut log.wal, self.inner.options.term);
+        let took = begin.elapsed();
         log.spares.top_up(log.wal.prepared_bytes());
-        (self.put_group_away(), outcomes)
+        (self.put_group_away(took), outcomes)
     }
 
     fn take_group(&mut self) {
         let mut state = self.inner.state();
         self.group = Some(state.take_queue());
         self.inner.waiting.store(0, Ordering::Relaxed);
-        drop(state);
-        self.inner.room.notify_all();
+        // To notify nobody is a system call too.
+        if state.crowd > 0 {
+            self.inner.room.notify_all();
+        }
     }
 
-    fn put_group_away(&mut self) -> Arc<Turn> {
+    fn put_group_away(&mut self, took: Duration) -> Arc<Turn> {
         let (mut queue, turn) = self.group.take().expect("taken before it was written");
         let mut state = self.inner.state();
         state.expected = queue.writers() + state.queue.writers();
+        state.patience = took.min(GATHER_PATIENCE_MAX);
         queue.clear(self.inner.options.queue_bytes_max);
         state.idle = queue;
         turn

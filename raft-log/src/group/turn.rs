@@ -9,20 +9,22 @@ use rustix::thread::futex;
 use crate::error::WalError;
 use crate::group::GroupError;
 
-/// Nothing to do yet.
-const WAITING: u32 = 0;
+/// Nobody sleeps yet.
+const FORMING: u32 = 0;
+/// Somebody sleeps, or is about to.
+const ASLEEP: u32 = 1;
 /// The log is free, and one of the writers should lead the group.
-const LEAD: u32 = 1;
+const LEAD: u32 = 2;
 /// The outcomes are there.
-const SETTLED: u32 = 2;
+const SETTLED: u32 = 3;
 
-/// Where the writers of one group wait for it, all of them on one word: a single system call wakes them all, and none takes
-/// a lock when it wakes up.
+/// Where the writers of one group wait for it, all of them on one word: a single system call wakes them all, none takes a
+/// lock when it wakes up, and for a leader without followers there is no call at all.
 ///
 /// ```text
-/// WAITING <-> LEAD      one writer is woken to lead and takes the word back
-///    |
-///    +-----> SETTLED    all are woken
+/// FORMING --> ASLEEP <--> LEAD      one writer is woken to lead, and takes the word back
+///    |          |          |
+///    +----------+----------+-----> SETTLED    all are woken
 /// ```
 #[derive(Debug, Default)]
 pub(super) struct Turn {
@@ -45,10 +47,13 @@ impl Turn {
         loop {
             match self.word.load(Ordering::Acquire) {
                 SETTLED => return,
-                LEAD if self.swap(LEAD, WAITING) => return,
+                LEAD if self.swap(LEAD, ASLEEP) => return,
                 // An error means that the word has changed or a signal came: look again.
-                WAITING => {
-                    let _ = futex::wait(&self.word, futex::Flags::PRIVATE, WAITING, None);
+                ASLEEP => {
+                    let _ = futex::wait(&self.word, futex::Flags::PRIVATE, ASLEEP, None);
+                }
+                FORMING => {
+                    self.swap(FORMING, ASLEEP);
                 }
                 _ => {}
             }
@@ -57,7 +62,11 @@ impl Turn {
 
     /// Wakes one writer, to lead. It need not find the log free any more: then another one leads, with this group.
     pub(super) fn call_for_leader(&self) {
-        if self.swap(WAITING, LEAD) {
+        let lead = |word| matches!(word, FORMING | ASLEEP).then_some(LEAD);
+        let before = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, lead);
+        if before == Ok(ASLEEP) {
             wake(&self.word, 1);
         }
     }
@@ -66,8 +75,9 @@ impl Turn {
     pub(super) fn settle(&self, outcomes: Outcomes) {
         let set = self.outcomes.set(outcomes);
         assert!(set.is_ok(), "a group was settled twice");
-        self.word.store(SETTLED, Ordering::Release);
-        wake(&self.word, i32::MAX as u32);
+        if self.word.swap(SETTLED, Ordering::AcqRel) != FORMING {
+            wake(&self.word, i32::MAX as u32);
+        }
     }
 
     /// What writer number `writer` is told; `None` before the group is settled.
