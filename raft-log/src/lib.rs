@@ -1,7 +1,7 @@
 //! A segmented write-ahead log that tells a torn write from corruption.
 //!
 //! A log of numbered entries, each with a term, for a consensus protocol such as Raft; term and vote; and
-//! nothing else. It knows no network, no state machine and no thread of its own.
+//! nothing else. It knows no network and no state machine, and starts a thread only for a [`PreparerThread`].
 //!
 //! # A segment
 //!
@@ -75,9 +75,12 @@
 //! # Threads
 //!
 //! [`Wal`] belongs to one thread, which may block in a sync. [`Reader`] is cloned to any other. A
-//! [`Preparer`] on a third thread keeps a spare segment ready, so that no append waits for
-//! allocation, and gives full segments their index; [`Wal::prepared_bytes`] says how much can be started
-//! without a new one.
+//! [`Preparer`] on a third thread, or the ready-made [`PreparerThread`], keeps a spare segment ready, so that
+//! no append waits for allocation, and gives full segments their index; [`Wal::prepared_bytes`] says how
+//! much can be started without a new one.
+//!
+//! A [`Group`] shares the log between many threads: each appends and returns when that is durable, and those
+//! that come at the same time share one sync.
 //!
 //! # Unsafe code
 //!
@@ -92,10 +95,12 @@ mod dir;
 mod error;
 mod format;
 pub mod fs;
+mod group;
 mod hard_state;
 mod mmap;
 mod options;
 mod pending;
+mod preparer_thread;
 pub mod print;
 mod reader;
 pub mod record;
@@ -112,8 +117,10 @@ mod wal;
 pub use error::{Corruption, CreateError, IoFault, OpenError, ReadError, TwinError, WalError};
 pub use format::Check;
 pub use fs::{Fs, OsFs};
+pub use group::{Group, GroupError, GroupOptions};
 pub use mmap::exit_on_unreadable_pages;
 pub use options::{Binding, Options, OptionsError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+pub use preparer_thread::PreparerThread;
 pub use reader::{Held, Reader, StoredEntry};
 pub use scrub::{Scrub, Scrubbed};
 pub use segment::Preparer;
