@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::error::{Corruption, IoFault, ReadError};
-use crate::format::{BadRecord, Check, Fault, Stored, decode_stored};
+use crate::format::{BadRecord, Check, Fault, PREFIX_BYTES, Stored, decode_stored};
 use crate::fs::{Fs, Map};
 use crate::record::HEADER_BYTES;
 use crate::view::{Part, Shared};
@@ -89,10 +89,9 @@ impl<F: Fs> Reader<F> {
                 Err(error) if force => return Err(error),
                 Ok(None) | Err(_) => break, // A prefix is enough.
             };
-            let file = Arc::clone(span.segment());
-            let fitting = span.fit(budget, force);
-            let fitting = fitting.map_err(|source| IoFault::new(&file.path, "read", source))?;
-            let Some(part) = fitting else { break };
+            let Some(part) = span.fit(budget, force)? else {
+                break;
+            };
             budget = budget.saturating_sub(part.bytes.end - part.bytes.start);
             next = part.indexes.end;
             parts.push(part);
@@ -163,17 +162,35 @@ fn read_part<F: Fs>(
         .read(part.bytes.start, &mut bytes)
         .map_err(|source| IoFault::new(&segment.path, "read", source))?;
     let bytes = Bytes::from(bytes);
-    for_each_record(part, cluster, &bytes, |at, stored| {
-        let payload_at = at + crate::format::PREFIX_BYTES + HEADER_BYTES;
+    let is_one = part.indexes.end - part.indexes.start == 1;
+    let good = for_each_record(part, cluster, &bytes, |at, stored| {
+        let payload_at = at + PREFIX_BYTES + HEADER_BYTES;
+        let payload = payload_at..payload_at + stored.payload.len();
         entries.push(StoredEntry {
             index: stored.header.index,
             term: stored.header.term,
             kind: stored.header.kind,
-            payload: bytes.slice(payload_at..payload_at + stored.payload.len()),
+            payload: if is_one {
+                Bytes::new()
+            } else {
+                bytes.slice(payload)
+            },
             payload_crc: stored.header.payload_crc,
         });
-    })?;
-    Ok(())
+    });
+    if let Some(entry) = entries.last_mut().filter(|_| is_one && good.is_ok()) {
+        entry.payload = only_payload(bytes);
+    }
+    Ok(good?)
+}
+
+/// The payload of the one record that `bytes` are: they are handed on, which is cheaper than to share them.
+fn only_payload(mut bytes: Bytes) -> Bytes {
+    let length = bytes[PREFIX_BYTES..].first_chunk::<4>();
+    let length = u32::from_le_bytes(*length.expect("it was decoded")) as usize;
+    bytes.advance(PREFIX_BYTES + HEADER_BYTES);
+    bytes.truncate(length);
+    bytes
 }
 
 /// Verifies the records of a part, whose bytes were read elsewhere; the first that does not check is told.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Corruption, IoFault, ReadError, WalError};
+use crate::error::{Corruption, IoContext, IoFault, ReadError, WalError};
 use crate::fs::Fs;
 use crate::segment::{Pool, Segment};
 use crate::terms::Terms;
@@ -123,16 +123,9 @@ pub(crate) enum Span<F: Fs> {
 }
 
 impl<F: Fs> Span<F> {
-    pub(crate) fn segment(&self) -> &Arc<Segment<F>> {
-        match self {
-            Span::Placed(part) => &part.segment,
-            Span::Indexed { segment, .. } => segment,
-        }
-    }
-
     /// The longest run of records from its start on that has at most `budget` bytes; at least one record if
     /// `force`.
-    pub(crate) fn fit(self, budget: u64, force: bool) -> io::Result<Option<Part<F>>> {
+    pub(crate) fn fit(self, budget: u64, force: bool) -> Result<Option<Part<F>>, IoFault> {
         let (segment, indexes, lines, end) = match self {
             Span::Placed(part) => {
                 let bytes = part.bytes.end - part.bytes.start;
@@ -146,7 +139,10 @@ impl<F: Fs> Span<F> {
             } => (segment, indexes, lines, end),
         };
         let offset = |index: u64| match index - segment.base {
-            at if at < lines => segment.line(at, lines).map(|line| u64::from(line.offset)),
+            at if at < lines => segment
+                .line(at, lines)
+                .map(|line| u64::from(line.offset))
+                .during("read", &segment.path),
             _ => Ok(end),
         };
         let from = offset(indexes.start)?;
@@ -164,9 +160,9 @@ impl<F: Fs> Span<F> {
         }
         let to = offset(fits)?;
         Ok((fits > indexes.start).then_some(Part {
-            segment: Arc::clone(&segment),
             indexes: indexes.start..fits,
             bytes: from..to.max(from),
+            segment,
         }))
     }
 }
@@ -276,13 +272,16 @@ impl<F: Fs> View<F> {
                 last_index: self.last_index,
             });
         }
+        let listed = &self.segments[self.segment_of(start)];
+        if self.faulty.is_empty() && self.repaired.is_empty() {
+            return Ok(listed.span(range, budget, force)); // As mostly.
+        }
         if let Some(part) = self.repaired.get(&start) {
             return Ok(Some(Span::Placed(part.clone())));
         }
         if let Some(corruption) = self.faulty.get(&start) {
             return Err(ReadError::Corrupt(corruption.clone()));
         }
-        let listed = &self.segments[self.segment_of(start)];
         let end = self.end_of_intact(start).min(range.end);
         Ok(listed.span(start..end, budget, force))
     }
