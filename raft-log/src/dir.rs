@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{IoContext, IoFault};
+use crate::format::NUMBER_MAX;
 use crate::fs::{File, Fs};
 
 pub(crate) const CONTROL: &str = "control";
@@ -77,7 +78,7 @@ fn numbered(name: &str, prefix: &str) -> Option<u64> {
     }
     u64::from_str_radix(digits, 16)
         .ok()
-        .filter(|number| *number != 0)
+        .filter(|number| (1..=NUMBER_MAX).contains(number))
 }
 
 /// Creates `path` with `bytes` in it, durable on return; a crash leaves the complete file or none.
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn names_are_read_back_as_written_and_foreign_ones_ignored() {
         let dir = Path::new("d");
-        for number in [1, 0xabc, u64::MAX] {
+        for number in [1, 0xabc, NUMBER_MAX] {
             let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
             assert_eq!(
                 parse_name(&name(segment_path(dir, number))),
@@ -132,6 +133,7 @@ mod tests {
             "segment-1",
             "segment-000000000000000A",
             "segment-0000000000000000",
+            "segment-ffffffffffffffff",
             "x.tmp",
             "segment-",
         ] {

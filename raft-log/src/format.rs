@@ -28,6 +28,10 @@ pub(crate) const CONTROL_VERSION: u32 = 1;
 /// Version of the format of files that are stored twice.
 pub(crate) const TWIN_VERSION: u32 = 1;
 
+/// Largest index, term, generation, sequence or number of a file. No log reaches it by counting, and whatever is
+/// read can be counted on from.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
+
 /// Local prefix in front of each stored record: `synced_to`, `bind`, `generation`.
 pub(crate) const PREFIX_BYTES: usize = 16;
 /// Records start at multiples of this.
@@ -55,6 +59,8 @@ pub enum Check {
     FileLength,
     /// Number of a segment, in its name and in its header.
     Number,
+    /// A number that no log reaches (`expected` is the largest possible one).
+    OutOfRange,
     /// Whether a segment holds the log or copies of damaged entries, in its name and in its header.
     Purpose,
     /// A length field is out of bounds.
@@ -177,6 +183,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) recycled: bool,
     /// Holds copies of entries that were damaged elsewhere, in any order.
     pub(crate) repairs: bool,
+    /// Number of the segment before, its last 32 bits; 0 if there was none, or it is not known.
+    pub(crate) follows: u32,
 }
 
 /// Bytes of a segment header.
@@ -345,7 +353,7 @@ fn fault_of(error: record::RecordError) -> Fault {
         RecordError::NewerVersion { found } => {
             Fault::new(Check::RecordVersion, record::RECORD_VERSION, found)
         }
-        RecordError::Nonsense { kind, .. } => Fault::new(Check::RecordFields, 1u32, kind),
+        RecordError::Nonsense { .. } => Fault::new(Check::RecordFields, 1u32, 0u32),
     }
 }
 
@@ -363,7 +371,7 @@ impl SegmentHeader {
         put_u32(&mut bytes, 72, binding.cluster);
         let flags = u32::from(self.recycled) | u32::from(self.repairs) << 1;
         put_u32(&mut bytes, 76, flags);
-        // 80..84: zero.
+        put_u32(&mut bytes, 80, self.follows);
         let crc = crc32fast::hash(&bytes[..84]);
         put_u32(&mut bytes, 84, crc);
         bytes
@@ -377,6 +385,7 @@ impl SegmentHeader {
             node: u64_at(bytes, 64),
         };
         check_binding(found, binding)?;
+        check_numbers(bytes, [16, 32, 40, 48])?;
         Ok(SegmentHeader {
             number: u64_at(bytes, 16),
             nonce: u64_at(bytes, 24),
@@ -386,6 +395,7 @@ impl SegmentHeader {
             segment_bytes: u64_at(bytes, 56),
             recycled: u32_at(bytes, 76) & 1 != 0,
             repairs: u32_at(bytes, 76) & 2 != 0,
+            follows: u32_at(bytes, 80),
         })
     }
 }
@@ -424,6 +434,12 @@ impl ControlSlot {
             node: u64_at(bytes, 24),
         };
         check_binding(found, binding)?;
+        check_numbers(
+            bytes,
+            [
+                16, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144,
+            ],
+        )?;
         Ok(ControlSlot {
             sequence: u64_at(bytes, 16),
             complete: u32_at(bytes, 36) & 1 != 0,
@@ -480,6 +496,15 @@ fn checked(bytes: &[u8], len: usize, crc_at: usize) -> Result<&[u8], BlockError>
         return Err(Fault::new(Check::BlockChecksum, expected, found).into());
     }
     Ok(bytes)
+}
+
+/// Checks the numbers at these offsets.
+fn check_numbers<const N: usize>(bytes: &[u8], offsets: [usize; N]) -> Result<(), Fault> {
+    let numbers = offsets.map(|offset| u64_at(bytes, offset));
+    match numbers.into_iter().find(|number| *number > NUMBER_MAX) {
+        Some(number) => Err(Fault::new(Check::OutOfRange, NUMBER_MAX, number)),
+        None => Ok(()),
+    }
 }
 
 fn check_binding(found: Binding, expected: Binding) -> Result<(), BlockError> {

@@ -161,7 +161,113 @@ fn say(text: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
+
+    /// Not a whole number of pages.
+    const BYTES: usize = 3 * 4096 + 100;
+
+    fn content(bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|at| (at % 251) as u8 + 1).collect()
+    }
+
+    fn file(bytes: usize) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&content(bytes), 0).unwrap();
+        file
+    }
+
+    fn read(map: &ReadMap, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        // Behind and before what is asked for nothing may be written.
+        let mut room = vec![0; bytes + 16];
+        let result = map.read(offset, &mut room[8..8 + bytes]);
+        assert_eq!(room[..8], [0; 8]);
+        assert_eq!(room[8 + bytes..], [0; 8]);
+        result.map(|()| room[8..8 + bytes].to_vec())
+    }
+
+    fn is_past_the_end(result: io::Result<Vec<u8>>) -> bool {
+        result.is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+    }
+
+    #[test]
+    fn mapping_gives_the_bytes_of_the_file_whole_and_at_its_edges() {
+        let map = ReadMap::new(&file(BYTES), BYTES as u64).unwrap();
+        let content = content(BYTES);
+        assert_eq!(read(&map, 0, BYTES).unwrap(), content);
+        for edge in [0, 1, 4095, 4096, 8191, 3 * 4096, BYTES - 1, BYTES] {
+            for bytes in [0, 1, 2, 100, 4097] {
+                let result = read(&map, edge as u64, bytes);
+                match content.get(edge..edge + bytes) {
+                    Some(expected) => assert_eq!(result.unwrap(), expected, "{bytes} at {edge}"),
+                    None => assert!(is_past_the_end(result), "{bytes} at {edge}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn mapping_refuses_what_lies_past_its_end_and_touches_nothing() {
+        let map = ReadMap::new(&file(BYTES), BYTES as u64).unwrap();
+        let end = BYTES as u64;
+        // The rest of the last page is mapped, too, and must not be given out.
+        for offset in [
+            end,
+            end + 1,
+            4 * 4096 - 1,
+            4 * 4096,
+            1 << 40,
+            u64::MAX - 8,
+            u64::MAX,
+        ] {
+            for bytes in [1, 9, BYTES] {
+                let result = read(&map, offset, bytes);
+                assert!(is_past_the_end(result), "{bytes} at {offset}");
+            }
+        }
+        assert!(is_past_the_end(read(&map, 0, BYTES + 1)));
+    }
+
+    #[test]
+    fn mapping_of_a_part_stays_that_part_while_the_file_grows_and_is_written() {
+        let file = file(8192);
+        let map = ReadMap::new(&file, 4096).unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write_all_at(&[0xaa; 200], 4000).unwrap();
+        let mut expected = content(4096);
+        expected[4000..].fill(0xaa);
+        assert_eq!(read(&map, 0, 4096).unwrap(), expected);
+        assert!(is_past_the_end(read(&map, 4096, 1)));
+        let grown = ReadMap::new(&file, 1 << 20).unwrap();
+        assert_eq!(read(&grown, 4000, 300).unwrap()[..200], [0xaa; 200]);
+        assert_eq!(read(&grown, (1 << 20) - 5, 5).unwrap(), [0; 5]);
+    }
+
+    #[test]
+    fn mapping_outlives_the_open_file_and_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("segment");
+        std::fs::write(&path, content(BYTES)).unwrap();
+        let map = ReadMap::new(&File::open(&path).unwrap(), BYTES as u64).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read(&map, 0, BYTES).unwrap(), content(BYTES));
+    }
+
+    #[test]
+    fn mapping_longer_than_the_file_is_refused() {
+        for bytes in [BYTES as u64 + 1, 1 << 40, u64::MAX] {
+            let refused = ReadMap::new(&file(BYTES), bytes).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn mapping_of_nothing_holds_nothing() {
+        let map = ReadMap::new(&file(0), 0).unwrap();
+        assert_eq!(read(&map, 0, 0).unwrap(), []);
+        assert!(is_past_the_end(read(&map, 0, 1)));
+    }
 
     #[test]
     fn a_line_of_the_maps_names_the_file_of_its_range() {

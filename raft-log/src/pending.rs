@@ -16,6 +16,8 @@ pub(crate) struct Run<F: Fs> {
     pub(crate) fresh: Option<(Spare<F>, SegmentHeader)>,
     pub(crate) start: u64,
     pub(crate) buffer: Buffer,
+    /// Number of the segment.
+    pub(crate) segment: u64,
     nonce: u64,
     segment_bytes: u64,
     /// Records in the segment in front of this run.
@@ -82,12 +84,19 @@ impl Place {
 
 impl<F: Fs> Run<F> {
     /// A run at the end of the tail.
-    pub(crate) fn at_tail(place: Place, nonce: u64, generation: u64, buffer: Buffer) -> Run<F> {
+    pub(crate) fn at_tail(
+        place: Place,
+        segment: u64,
+        nonce: u64,
+        generation: u64,
+        buffer: Buffer,
+    ) -> Run<F> {
         let synced_to = u32::try_from(place.end).expect("segments are shorter than 4 GiB");
         Run {
             fresh: None,
             start: place.end,
             buffer,
+            segment,
             nonce,
             segment_bytes: place.segment_bytes,
             count_before: place.count,
@@ -101,6 +110,7 @@ impl<F: Fs> Run<F> {
         Run {
             start: SEGMENT_HEADER_BYTES,
             buffer,
+            segment: header.number,
             nonce: header.nonce,
             segment_bytes: header.segment_bytes,
             count_before: 0,

@@ -9,6 +9,7 @@
 //!  | length | kind | version | zero |  term |  index | payload crc | header crc | payload ...
 //! ```
 
+use crate::format::NUMBER_MAX;
 use thiserror::Error;
 
 /// Bytes of a record in front of its payload.
@@ -153,7 +154,9 @@ pub fn decode_header(cluster: u32, bytes: &[u8]) -> Result<RecordHeader, RecordE
         payload_crc: u32_at(bytes, 24),
     };
     let reserved = bytes[6] | bytes[7];
-    let possible = header.index != 0 && header.term != 0 && header.kind != 0;
+    let numbers = 1..=NUMBER_MAX;
+    let possible =
+        numbers.contains(&header.index) && numbers.contains(&header.term) && header.kind != 0;
     if !possible || reserved != 0 || header.payload_bytes as usize > PAYLOAD_BYTES_MAX {
         let RecordHeader {
             index,
@@ -304,7 +307,7 @@ mod tests {
     proptest! {
         #[test]
         fn record_round_trips(
-            cluster: u32, index in 1u64.., term in 1u64.., kind in 1u8..,
+            cluster: u32, index in 1..=NUMBER_MAX, term in 1..=NUMBER_MAX, kind in 1u8..,
             payload in proptest::collection::vec(any::<u8>(), 0..300), behind in 0usize..20,
         ) {
             let mut bytes = record(cluster, index, term, kind, &payload);

@@ -97,6 +97,8 @@ struct Gap {
     offset: u64,
     /// Term of the last damaged entry, if something outside of the gap tells it.
     last_term: Option<u64>,
+    /// None of them can have a higher term.
+    term_most: u64,
 }
 
 /// Reads all live records of a segment; `bytes` is the whole file.
@@ -255,11 +257,13 @@ impl<'a> Walk<'a> {
                 index: next.base,
                 offset: self.found.end,
                 last_term: Some(next.previous_term),
+                term_most: next.previous_term,
             }),
             (None, None) => Some(Gap {
                 index: mark.index + 1,
                 offset: mark.offset.max(self.found.end),
                 last_term: Some(mark.term),
+                term_most: mark.term,
             }),
         }
     }
@@ -284,6 +288,7 @@ impl<'a> Walk<'a> {
                     index: stored.header.index,
                     offset,
                     last_term: None,
+                    term_most: stored.header.term,
                 });
                 if is_synced || has_proof {
                     return (first, has_proof);
@@ -312,11 +317,16 @@ impl<'a> Walk<'a> {
     /// Notes the entries in front of `gap` as damaged. Of the first one, which did not check, the name may
     /// still be known.
     fn pass(&mut self, gap: &Gap, bad: &BadRecord) -> Result<(), Damage> {
-        let first = self.damage(bad);
-        let term_falls = gap
-            .last_term
-            .is_some_and(|term| term < self.found.last_term);
-        if gap.index <= first.index || term_falls {
+        let mut first = self.damage(bad);
+        if first.term.is_some_and(|term| term > gap.term_most) {
+            (first.term, first.kind) = (None, None); // The header speaks of another entry.
+        }
+        let term_falls = gap.term_most < self.found.last_term;
+        // Each of them lay behind here, in this segment.
+        let room = (self.bytes.len() as u64).saturating_sub(first.offset) / format::stored_bytes(0);
+        let count = gap.index.saturating_sub(first.index);
+        let is_outside = gap.offset > self.bytes.len() as u64;
+        if count == 0 || count > room || is_outside || term_falls {
             // The control file, or the next segment, speaks of a place that the records do not lead to.
             return Err(first);
         }

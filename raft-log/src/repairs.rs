@@ -154,6 +154,7 @@ impl<F: Fs> Repairs<F> {
             segment_bytes: spare.bytes,
             recycled: spare.recycled,
             repairs: true,
+            follows: 0,
         };
         self.next_number += 1;
         let segment = activate(fs, dir, binding, spare, &header)?;

@@ -10,11 +10,12 @@
 
 use std::sync::Arc;
 
-use crate::error::{IoContext, WalError};
+use crate::error::{IoContext, IoFault, WalError};
 use crate::format::{Footer, SEAL_LINE_BYTES, SealLine, decode_stored, footer_offset, records_end};
 use crate::fs::{File, Fs};
 use crate::options::Binding;
 use crate::segment::Segment;
+use crate::twin::EIO;
 use crate::view::{Places, Shared};
 
 /// A segment that is full, and where its records begin.
@@ -85,12 +86,12 @@ fn write_index<F: Fs>(
         end,
     } = full;
     let path = &segment.path;
-    let read = lines_of(segment, shared.cluster, offsets, *end);
-    let Some(lines) = read
-        .during("read", path)
-        .map_err(|fault| shared.fail(fault))?
-    else {
-        return Ok(None);
+    let lines = match lines_of(segment, shared.cluster, offsets, *end) {
+        Ok(Some(lines)) => lines,
+        Ok(None) => return Ok(None),
+        // What the medium does not give back is damage like any other.
+        Err(error) if error.raw_os_error() == Some(EIO) => return Ok(None),
+        Err(error) => return Err(shared.fail(IoFault::new(path, "read", error))),
     };
     let count = u32::try_from(offsets.len()).expect("a segment is shorter than 4 GiB");
     let header = segment.header();

@@ -376,12 +376,10 @@ impl<F: Fs> Wal<F> {
             .expect("there is room in the tail, so there is a tail");
         let buffer = std::mem::take(&mut self.idle_buffer);
         let generation = self.control.slot().generation;
-        self.pending.push(Run::at_tail(
-            tail_place(tail),
-            tail.segment.nonce,
-            generation,
-            buffer,
-        ));
+        let place = tail_place(tail);
+        let segment = &tail.segment;
+        let run = Run::at_tail(place, segment.number, segment.nonce, generation, buffer);
+        self.pending.push(run);
     }
 
     fn begin_fresh_run(&mut self) {
@@ -400,10 +398,20 @@ impl<F: Fs> Wal<F> {
             segment_bytes: spare.bytes,
             recycled: spare.recycled,
             repairs: false,
+            follows: self.newest_segment() as u32,
         };
         self.next_segment += 1;
         let buffer = std::mem::take(&mut self.idle_buffer);
         self.pending.push(Run::at_fresh(spare, header, buffer));
+    }
+
+    /// Number of the segment that the next record would go to.
+    fn newest_segment(&self) -> u64 {
+        match (self.pending.last(), &self.tail) {
+            (Some(run), _) => run.segment,
+            (None, Some(tail)) => tail.segment.number,
+            (None, None) => 0,
+        }
     }
 
     fn write_run(&mut self, mut run: Run<F>) -> Result<(), IoFault> {

@@ -440,6 +440,27 @@ fn missing_files_are_refused_by_name() {
     ));
 }
 
+/// A segment in the middle is gone. Entries that were cut off still lie in the one before it, and end just where the lost
+/// ones did.
+#[test]
+fn missing_segment_between_two_is_not_replaced_by_what_was_cut_off() {
+    use raft_log::fs::Fs;
+    let mut subject = Subject::new(SimFs::new(22), small());
+    subject.run(&[Step::Append(vec![(1, 24); 10])]);
+    let reader = subject.wal.as_ref().unwrap().reader();
+    let held = reader.hold(6..8, 1000).unwrap();
+    subject.run(&[Step::Truncate(6), Step::Append(vec![(1, 30); 5])]);
+    drop(held);
+    subject.run(&[Step::Append(vec![(1, 8000); 1]), Step::Reopen, Step::Reopen]);
+    assert_eq!(support::segments(&subject.fs).len(), 3);
+    drop(subject.wal);
+    subject.fs.remove(&segment(2)).unwrap();
+    let Err(OpenError::Missing { file, .. }) = open(&subject.fs, &small()) else {
+        panic!("opened without the segment in the middle")
+    };
+    assert_eq!(file, segment(2));
+}
+
 /// Case 48: an unreadable unit is a damaged entry, with its index, and no signal.
 #[test]
 fn unreadable_unit_names_the_entry() {

@@ -26,7 +26,7 @@ fn updates() -> bool {
 /// A field of a block: where it begins, how long it is, what it is.
 type Field = (usize, usize, &'static str);
 
-const HEADER: [Field; 13] = [
+const HEADER: [Field; 14] = [
     (0, 8, "magic RLOGSEGM"),
     (8, 4, "version 1"),
     (12, 4, "checksum of the 12 bytes before"),
@@ -38,11 +38,8 @@ const HEADER: [Field; 13] = [
     (56, 8, "length 16384"),
     (64, 8, "node 3"),
     (72, 4, "cluster 00c0ffee"),
-    (
-        76,
-        8,
-        "flags: neither recycled nor of repaired entries; zero",
-    ),
+    (76, 4, "flags: neither recycled nor of repaired entries"),
+    (80, 4, "number of the segment before: there is none"),
     (84, 4, "checksum of the 84 bytes before"),
 ];
 

@@ -2,8 +2,8 @@
 //! records, an index of them.
 
 use super::{
-    BlockError, Check, Fault, SEGMENT_HEADER_BYTES, SegmentHeader, check_preamble, put_preamble,
-    put_u32, put_u64, u32_at, u64_at,
+    BlockError, Check, Fault, SEGMENT_HEADER_BYTES, SegmentHeader, check_numbers, check_preamble,
+    put_preamble, put_u32, put_u64, u32_at, u64_at,
 };
 use crate::options::Binding;
 
@@ -117,6 +117,7 @@ impl Footer {
             // Not known here; the careful answer.
             recycled: true,
             repairs: false,
+            follows: 0,
         }
     }
 
@@ -144,6 +145,7 @@ impl Footer {
         if expected != found {
             return Err(Fault::new(Check::BlockChecksum, expected, found).into());
         }
+        check_numbers(bytes, [24, 32, 40])?;
         Ok(Footer {
             nonce: u64_at(bytes, 16),
             base: u64_at(bytes, 24),

@@ -22,6 +22,7 @@ fn segment_header() -> SegmentHeader {
         segment_bytes: 16384,
         recycled: true,
         repairs: false,
+        follows: 1,
     }
 }
 
@@ -104,7 +105,7 @@ fn golden_bytes_of_a_segment_header() {
                   29000000000000000700000000000000\
                   09000000000000000040000000000000\
                   0300000000000000eeffc00001000000\
-                  0000000050f29c1f";
+                  01000000359520a7";
     let bytes = segment_header().encode(BINDING);
     assert_eq!(hex(&bytes), golden);
     assert_eq!(SegmentHeader::decode(&bytes, BINDING), Ok(segment_header()));
@@ -226,6 +227,43 @@ fn stored_record_is_bound_to_segment_place_and_generation() {
     assert!(!decode(NONCE, 4096, &other), "another synced_to");
 }
 
+/// What was read is counted on from, so it leaves room for that.
+#[test]
+fn numbers_that_no_log_reaches_are_refused() {
+    let refused = |result: Result<(), BlockError>| {
+        let is_range = |fault: &Fault| fault.check == Check::OutOfRange;
+        matches!(&result, Err(BlockError::Fault(fault)) if is_range(fault))
+    };
+    let most = NUMBER_MAX + 1;
+    let changes: [fn(&mut SegmentHeader, u64); 4] = [
+        |it, most| it.number = most,
+        |it, most| it.base = most,
+        |it, most| it.generation = most,
+        |it, most| it.previous_term = most,
+    ];
+    for change in changes {
+        let mut header = segment_header();
+        change(&mut header, most);
+        let bytes = header.encode(BINDING);
+        assert!(refused(SegmentHeader::decode(&bytes, BINDING).map(|_| ())));
+    }
+    let changes: [fn(&mut ControlSlot, u64); 5] = [
+        |it, most| it.sequence = most,
+        |it, most| it.generation = most,
+        |it, most| it.watermark.index = most,
+        |it, most| it.cut.segment = most,
+        |it, most| it.floor.0 = most,
+    ];
+    for change in changes {
+        let mut slot = control_slot();
+        change(&mut slot, most);
+        let bytes = slot.encode(BINDING);
+        assert!(refused(ControlSlot::decode(&bytes, BINDING).map(|_| ())));
+    }
+    let copy = encode_twin(*b"anything", BINDING, most, b"x");
+    assert!(refused(decode_twin(&copy, *b"anything").map(|_| ())));
+}
+
 #[test]
 fn seal_index_of_every_record_fits_behind_the_records() {
     for count in [0, 1, 5, 100, 500] {
@@ -241,11 +279,11 @@ fn seal_index_of_every_record_fits_behind_the_records() {
 
 proptest! {
     #[test]
-    fn blocks_round_trip(numbers in proptest::array::uniform16(any::<u64>()), complete: bool, closed: bool) {
+    fn blocks_round_trip(numbers in proptest::array::uniform16(0..=NUMBER_MAX), complete: bool, closed: bool) {
         let n = numbers;
         let header = SegmentHeader {
             number: n[0], nonce: n[1], base: n[2], previous_term: n[3], generation: n[4], segment_bytes: n[5],
-            recycled: complete, repairs: closed,
+            recycled: complete, repairs: closed, follows: n[6] as u32,
         };
         prop_assert_eq!(SegmentHeader::decode(&header.encode(BINDING), BINDING), Ok(header));
         let slot = ControlSlot {
@@ -270,7 +308,7 @@ proptest! {
     }
 
     #[test]
-    fn copies_round_trip(sequence: u64, content in proptest::collection::vec(any::<u8>(), 0..200), behind in 0usize..50) {
+    fn copies_round_trip(sequence in 0..=NUMBER_MAX, content in proptest::collection::vec(any::<u8>(), 0..200), behind in 0usize..50) {
         let mut bytes = encode_twin(*b"anything", BINDING, sequence, &content);
         bytes.resize(bytes.len() + behind, 0x55);
         let copy = decode_twin(&bytes, *b"anything").unwrap();

@@ -1,8 +1,8 @@
 //! Files that are stored twice.
 
 use super::{
-    BlockError, Check, Fault, TWIN_VERSION, check_preamble, put_preamble, put_u32, put_u64, u32_at,
-    u64_at,
+    BlockError, Check, Fault, TWIN_VERSION, check_numbers, check_preamble, put_preamble, put_u32,
+    put_u64, u32_at, u64_at,
 };
 use crate::options::Binding;
 
@@ -68,6 +68,7 @@ pub(crate) fn decode_twin(bytes: &[u8], magic: [u8; 8]) -> Result<TwinCopy, Bloc
     if expected != found {
         return Err(Fault::new(Check::BlockChecksum, expected, found).into());
     }
+    check_numbers(bytes, [16])?;
     Ok(TwinCopy {
         binding: Binding {
             cluster: u32_at(bytes, 32),

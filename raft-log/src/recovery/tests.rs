@@ -18,6 +18,7 @@ fn header() -> SegmentHeader {
         segment_bytes: BYTES as u64,
         recycled: false,
         repairs: false,
+        follows: 3,
     }
 }
 

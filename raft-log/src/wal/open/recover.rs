@@ -139,6 +139,17 @@ impl<F: Fs> Opener<'_, F> {
                 index: floor + 1,
             });
         }
+        for pair in found.windows(2) {
+            let (before, header) = (&pair[0].header, &pair[1].header);
+            // Entries that were cut off could end just where the lost ones did.
+            if header.follows != 0 && header.follows != before.number as u32 {
+                let number = (header.number >> 32 << 32) | u64::from(header.follows);
+                return Err(OpenError::Missing {
+                    file: dir::segment_path(self.dir, number),
+                    index: header.base - 1,
+                });
+            }
+        }
         Ok(())
     }
 
@@ -149,33 +160,10 @@ impl<F: Fs> Opener<'_, F> {
             if let Some(before) = live.last() {
                 check_follows(before, &found)?;
             }
-            let next = headers.get(at + 1);
-            let read = self.read_one(found, next.map(Next::of))?;
-            if let Some(next) = next {
-                self.check_no_file_is_missing(&read, next)?;
-            }
-            live.push(read);
+            let next = headers.get(at + 1).map(Next::of);
+            live.push(self.read_one(found, next)?);
         }
         Ok(live)
-    }
-
-    /// If all entries up to the next segment are gone, and so is a number between the two, that file is missing.
-    fn check_no_file_is_missing(
-        &self,
-        read: &Live<F>,
-        next: &SegmentHeader,
-    ) -> Result<(), OpenError> {
-        let number = read.segment.number + 1;
-        let gone = read.faulty.iter().find(|damage| damage.offset == read.end);
-        match gone {
-            Some(first) if number < next.number && first.fault.check == Check::Blank => {
-                Err(OpenError::Missing {
-                    file: dir::segment_path(self.dir, number),
-                    index: first.index,
-                })
-            }
-            Some(_) | None => Ok(()),
-        }
     }
 
     fn read_one(&mut self, found: Found<F>, next: Option<Next>) -> Result<Live<F>, OpenError> {
