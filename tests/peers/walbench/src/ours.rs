@@ -17,6 +17,9 @@ const BINDING: Binding = Binding {
 const TERM: u64 = 1;
 const KIND: u8 = 2;
 const UNSYNCED_ENTRIES_MAX: u64 = 16 << 10;
+/// So many entries stay when the log is purged, and about as many come before it is purged again: its segments are
+/// recycled, as those of the reference are.
+const KEPT_ENTRIES: u64 = 200_000;
 
 /// Appends and syncs on the calling thread.
 pub struct RaftLog {
@@ -93,6 +96,11 @@ impl Log for RaftLog {
         append(wal, payloads);
         wal.sync().expect("raft-log syncs");
         spares.top_up(wal.prepared_bytes());
+        let last = wal.last_index();
+        if last > wal.first_index() + 2 * KEPT_ENTRIES {
+            let purged = wal.purge_prefix(last - KEPT_ENTRIES, TERM);
+            purged.expect("raft-log purges what is synced");
+        }
     }
 
     fn append_lazily(&self, payloads: &[Vec<u8>]) {
