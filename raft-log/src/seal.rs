@@ -11,7 +11,10 @@
 use std::sync::Arc;
 
 use crate::error::{IoContext, IoFault, WalError};
-use crate::format::{Footer, SEAL_LINE_BYTES, SealLine, decode_stored, footer_offset, records_end};
+use crate::format::{
+    Footer, SEAL_LINE_BYTES, SEGMENT_HEADER_BYTES, SealLine, decode_stored, footer_offset,
+    records_end,
+};
 use crate::fs::{File, Fs};
 use crate::options::Binding;
 use crate::segment::Segment;
@@ -119,11 +122,13 @@ fn lines_of<F: Fs>(
     offsets: &[u32],
     end: u64,
 ) -> std::io::Result<Option<Vec<u8>>> {
-    let mut bytes = vec![0; end as usize];
-    segment.file.read_exact_at(&mut bytes, 0)?;
+    let begin = SEGMENT_HEADER_BYTES;
+    let mut bytes = vec![0; (end - begin) as usize];
+    segment.file.read_exact_at(&mut bytes, begin)?;
     let mut lines = Vec::with_capacity(offsets.len() * SEAL_LINE_BYTES as usize);
     for (offset, index) in offsets.iter().zip(segment.base..) {
-        let record = bytes.get(*offset as usize..).unwrap_or(&[]);
+        let at = (u64::from(*offset) - begin) as usize;
+        let record = bytes.get(at..).unwrap_or(&[]);
         let stored = decode_stored(cluster, segment.nonce, u64::from(*offset), record);
         let Some(header) = stored
             .ok()
