@@ -15,8 +15,8 @@ use std::sync::{Arc, PoisonError, Weak};
 use crate::dir;
 use crate::error::{IoContext, IoFault, WalError};
 use crate::format::{
-    Footer, SEAL_LINE_BYTES, SEGMENT_HEADER_BYTES, SealLine, SegmentHeader, footer_offset,
-    records_end,
+    Footer, SEAL_FOOTER_BYTES, SEAL_LINE_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_USED,
+    SealLine, SegmentHeader, footer_offset, records_end,
 };
 use crate::fs::{File, Fs, Map, is_no_space};
 use crate::options::{Binding, Options};
@@ -339,6 +339,15 @@ pub(crate) fn write_headers<T: File>(
     let footer = Footer::open(header).encode(binding);
     file.write_at(&header.encode(binding), 0)
         .and_then(|()| file.write_at(&footer, footer_offset(header.segment_bytes)))
+        .during("write", path)?;
+    file.sync_data().during("sync", path)
+}
+
+/// Takes away what a recycled file says it was, so that it is not taken for that, whatever name it is given.
+pub(crate) fn wipe_headers<T: File>(file: &T, path: &Path, bytes: u64) -> Result<(), IoFault> {
+    let zeros = [0; SEAL_FOOTER_BYTES as usize];
+    file.write_at(&[0; SEGMENT_HEADER_USED], 0)
+        .and_then(|()| file.write_at(&zeros, footer_offset(bytes)))
         .during("write", path)?;
     file.sync_data().during("sync", path)
 }

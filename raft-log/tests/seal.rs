@@ -4,8 +4,8 @@
 
 mod support;
 
-use raft_log::fs::{SimFs, UnitFate};
-use raft_log::{OpenError, Report};
+use raft_log::fs::{Fs, SimFs, UnitFate};
+use raft_log::{OpenError, Options, Report};
 use support::{Model, Step, Subject, open, segment, segments, small};
 
 /// A closed log of fifty entries in two segments, the first of which has its index.
@@ -159,4 +159,36 @@ fn index_of_another_segment_is_not_believed() {
     let (wal, opened) = open(&subject.fs, &small()).unwrap();
     assert!(matches!(&opened.reports[..], [Report::CopyRewritten(_)]));
     assert!(Model::of(&wal) == subject.acknowledged);
+}
+
+/// After a reset numbers begin anew, and a spare was a segment with the number of one that is there now. Whoever exchanges the two
+/// files must not get back what is gone.
+#[test]
+fn recycled_file_is_not_taken_for_what_it_was() {
+    let options = Options {
+        spare_segments: 2,
+        ..small()
+    };
+    let mut subject = Subject::new(SimFs::new(36), options.clone());
+    let fill = || Step::Append(vec![(1, 1500); 7]);
+    subject.run(&[fill(), Step::Reset(20, 1), Step::Reopen]);
+    subject.run(&[
+        Step::Append(vec![(1, 100)]),
+        Step::Prepare,
+        fill(),
+        Step::Reopen,
+    ]);
+    drop(subject.wal);
+    let names = subject.fs.list(&support::dir()).unwrap();
+    for spare in names.iter().filter(|name| name.starts_with("spare-")) {
+        let fs = subject.fs.fork();
+        let path = support::dir().join(spare);
+        let (one, other) = (fs.bytes(&path), fs.bytes(&segment(2)));
+        fs.set_bytes(&path, &other);
+        fs.set_bytes(&segment(2), &one);
+        assert!(
+            matches!(open(&fs, &options), Err(OpenError::Corrupt(_))),
+            "{spare}"
+        );
+    }
 }

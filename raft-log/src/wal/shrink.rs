@@ -13,7 +13,7 @@ use crate::dir;
 use crate::error::{IoContext, IoFault, WalError};
 use crate::format::{Cut, Mark};
 use crate::fs::Fs;
-use crate::segment::{Segment, Spare, TailSegment};
+use crate::segment::{Segment, Spare, TailSegment, wipe_headers};
 use crate::view::{Listed, Places};
 
 /// Who holds a segment that stays in the list and becomes the tail: the list, and the new tail. Any other reference is that
@@ -287,6 +287,10 @@ impl<F: Fs> Wal<F> {
             }
         }
         self.fs.sync_dir(&self.dir).during("sync", &self.dir)?;
+        for spare in &spares {
+            // Not before its new name is durable: under the old one it must have its header.
+            wipe_headers(&spare.file, &spare.path, spare.bytes)?;
+        }
         self.shared.pool().ready.extend(spares);
         Ok(())
     }

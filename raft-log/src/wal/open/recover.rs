@@ -381,7 +381,8 @@ impl<F: Fs> Opener<'_, F> {
             let bytes = file.len().during("measure", &path)?;
             if bytes == segment_bytes {
                 let mut front = [0; 8];
-                file.read_exact_at(&mut front, 0).during("read", &path)?;
+                file.read_exact_at(&mut front, SEGMENT_HEADER_BYTES)
+                    .during("read", &path)?;
                 let recycled = front != [0; 8];
                 let spare = Spare {
                     path,
