@@ -4,7 +4,7 @@
 
 mod service;
 
-use std::io::{BufWriter, ErrorKind, IsTerminal};
+use std::io::{BufWriter, IsTerminal};
 
 use clap::Parser;
 use kvd::cli::{Cli, ConfigVerb, LogFormat, RunArgs, Verb, WalDir, WalVerb};
@@ -77,11 +77,7 @@ fn wal(verb: WalVerb) -> Result<(), Failure> {
     let log = kvd::identity::log_dir(&dir);
     let dir = if log.is_dir() { log } else { dir };
     let out = std::io::stdout().lock();
-    match raft_log::print::print(&dir, what, &mut BufWriter::new(out)) {
-        // Whoever read the output has seen enough.
-        Err(PrintError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(failure_of),
-    }
+    raft_log::print::print(&dir, what, &mut BufWriter::new(out)).map_err(failure_of)
 }
 
 fn failure_of(error: PrintError) -> Failure {

@@ -64,9 +64,7 @@ impl<F: Fs> Control<F> {
     ) -> Result<(ControlSlot, Option<Report>), OpenError> {
         let path = dir.join(dir::CONTROL);
         let file = fs.open(&path).during("open", &path)?;
-        let first = read_slot(&file, &path, binding, 0)?;
-        let second = read_slot(&file, &path, binding, 1)?;
-        let (slot, _, report) = choose(&path, binding, first, second)?;
+        let (slot, _, report) = read_newest(&file, &path, binding)?;
         Ok((slot, report))
     }
 
@@ -78,9 +76,7 @@ impl<F: Fs> Control<F> {
     ) -> Result<(Control<F>, Option<Report>), OpenError> {
         let path = dir.join(dir::CONTROL);
         let file = fs.open(&path).during("open", &path)?;
-        let first = read_slot(&file, &path, binding, 0)?;
-        let second = read_slot(&file, &path, binding, 1)?;
-        let (slot, place, report) = choose(&path, binding, first, second)?;
+        let (slot, place, report) = read_newest(&file, &path, binding)?;
         let length = file.len().during("measure", &path)?;
         if length != CONTROL_FILE_BYTES {
             file.set_len(CONTROL_FILE_BYTES)
@@ -167,6 +163,17 @@ impl<F: Fs> Control<F> {
 }
 
 type SlotResult = Result<ControlSlot, BlockError>;
+
+/// The slot that counts, its place, and what is wrong with the other.
+fn read_newest<T: File>(
+    file: &T,
+    path: &Path,
+    binding: Binding,
+) -> Result<(ControlSlot, u64, Option<Report>), OpenError> {
+    let first = read_slot(file, path, binding, 0)?;
+    let second = read_slot(file, path, binding, 1)?;
+    choose(path, binding, first, second)
+}
 
 fn read_slot<T: File>(
     file: &T,

@@ -72,11 +72,19 @@ impl PrintError {
     }
 }
 
-/// Prints what a log directory holds, without using it.
+/// Prints what a log directory holds, without using it. Whoever reads the output may stop when he has seen enough: a pipe that
+/// is closed is no error.
 ///
 /// # Errors
 /// [`PrintError`]; after [`PrintError::Damaged`] everything was printed.
 pub fn print(dir: &Path, what: What, out: &mut impl Write) -> Result<(), PrintError> {
+    match print_all(dir, what, out) {
+        Err(PrintError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+fn print_all(dir: &Path, what: What, out: &mut impl Write) -> Result<(), PrintError> {
     let depth = match what {
         What::Inspect | What::Dump { .. } => Depth::Headers,
         What::Verify => Depth::Records,

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use raft_log::fs::{Fs, SimFs, Unit, UnitFate, is_stopped};
 use raft_log::{CreateError, IoFault, OpenError, Options, Wal};
+use support::random::Random;
 use support::{BINDING, Model, Step, Subject, append, budget, dir, open, recovered, small};
 
 /// Every operation, with rotation, cuts inside and across segments, and a snapshot install.
@@ -425,17 +426,6 @@ impl Digits {
         let digit = self.rest % base;
         self.rest /= base;
         digit
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) >> 8
     }
 }
 

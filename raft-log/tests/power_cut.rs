@@ -38,6 +38,7 @@ use power_cut::disk::{TOOLS, missing_tools, run, tool};
 use power_cut::rig;
 use power_cut::writer::{Orders, write_until_death};
 use raft_log::record::payload_checksum;
+use support::random::Random;
 use support::{BINDING, Model};
 
 const TEST: &str = "power_cuts_on_ext4_lose_nothing_acknowledged";
@@ -113,21 +114,4 @@ fn sketch(model: &Model) -> String {
         model.hard_state,
         payload_checksum(BINDING.cluster, &bytes)
     )
-}
-
-/// Small numbers that look drawn.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 8) % bound
-    }
-
-    fn one_in(&mut self, chances: u64) -> bool {
-        self.below(chances) == 0
-    }
 }

@@ -7,22 +7,8 @@ mod support;
 use std::time::Instant;
 
 use raft_log::fs::{SimFs, UnitFate};
+use support::random::Random;
 use support::{Model, Step, Subject, budget, recovered, small};
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 8) % bound
-    }
-
-    fn one_in(&mut self, chances: u64) -> bool {
-        self.below(chances) == 0
-    }
-}
 
 /// A step that the log in this state takes.
 fn random_step(random: &mut Random, model: &Model) -> Step {

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use raft_log::print::{self, PrintError, What};
+use raft_log::print::{self, What};
 
 const USAGE: &str = "usage: waldump inspect|verify|dump DIR [FROM [TO]]
 
@@ -25,10 +25,6 @@ fn main() -> ExitCode {
     };
     match print::print(&dir, what, &mut BufWriter::new(io::stdout().lock())) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has seen enough.
-        Err(PrintError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
         Err(error) => {
             eprintln!("waldump: {error}");
             error.exit_code().into()

@@ -123,15 +123,7 @@ impl<F: Fs> Wal<F> {
         options: Options,
     ) -> Result<(Wal<F>, Opened), OpenError> {
         options.check()?;
-        let names = match fs.list(dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(OpenError::NotCreated {
-                    dir: dir.to_path_buf(),
-                });
-            }
-            result => result.during("list", dir)?,
-        };
-        check_created(dir, &names)?;
+        check_created(fs, dir)?;
         let lock = take_lock(fs, dir)?.ok_or_else(|| OpenError::Locked {
             dir: dir.to_path_buf(),
         })?;
@@ -242,7 +234,14 @@ fn take_lock<F: Fs>(fs: &F, dir: &Path) -> Result<Option<F::Lock>, IoFault> {
 }
 
 /// Without a control file a directory holds no log, unless anything else of a log is there.
-fn check_created(dir: &Path, names: &[String]) -> Result<(), OpenError> {
+fn check_created<F: Fs>(fs: &F, dir: &Path) -> Result<(), OpenError> {
+    let not_created = || OpenError::NotCreated {
+        dir: dir.to_path_buf(),
+    };
+    let names = match fs.list(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(not_created()),
+        result => result.during("list", dir)?,
+    };
     if names.iter().any(|name| name == dir::CONTROL) {
         return Ok(());
     }
@@ -255,9 +254,7 @@ fn check_created(dir: &Path, names: &[String]) -> Result<(), OpenError> {
             index: 0,
         });
     }
-    Err(OpenError::NotCreated {
-        dir: dir.to_path_buf(),
-    })
+    Err(not_created())
 }
 
 /// What an open log is made of besides its content.

@@ -189,7 +189,7 @@ impl Damage {
 /// Random damage, as the input that says it.
 pub fn random(random: &mut Random) -> Vec<u8> {
     // Most often a single one: behind several there is hardly a log left.
-    let count = 1 + random.below(4) * random.below(2);
+    let count = 1 + random.index(4) * random.index(2);
     random.bytes(count * 10)
 }
 

@@ -1,5 +1,7 @@
 //! An input is cut from the front; behind its end there are zeros.
 
+pub use crate::support::random::Random;
+
 /// The part of an input that was not looked at yet.
 pub struct Input<'a> {
     rest: &'a [u8],
@@ -54,21 +56,11 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Random numbers (SplitMix64): the same for a seed whatever version a library has.
-pub struct Random(pub u64);
-
+/// More of what random inputs are made of.
 impl Random {
-    pub fn long(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.long() >> 8) as usize % bound
+    /// A place below `bound`, which is not 0.
+    pub fn index(&mut self, bound: usize) -> usize {
+        self.below(bound as u64) as usize
     }
 
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
@@ -77,14 +69,14 @@ impl Random {
 
     /// Edits a few places: bits, bytes, extreme numbers, bytes put in and taken out.
     pub fn edit(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..self.below(6) {
+        for _ in 0..self.index(6) {
             if bytes.is_empty() {
                 return;
             }
-            let at = self.below(bytes.len());
-            let number = (at + 1 + self.below(8)).min(bytes.len());
-            match self.below(8) {
-                0 | 1 => bytes[at] ^= 1 << self.below(8),
+            let at = self.index(bytes.len());
+            let number = (at + 1 + self.index(8)).min(bytes.len());
+            match self.index(8) {
+                0 | 1 => bytes[at] ^= 1 << self.index(8),
                 2 | 3 => bytes[at] = self.long() as u8,
                 4 => bytes[at..number].fill(0xff),
                 5 => bytes[at..number].fill(0),

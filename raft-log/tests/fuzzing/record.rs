@@ -87,11 +87,11 @@ fn check_spoiled(record: &mut [u8], place: usize) {
 }
 
 pub fn random(random: &mut Random) -> Vec<u8> {
-    let count = random.below(200);
+    let count = random.index(200);
     let payload = random.bytes(count);
     let header = RecordHeader {
-        index: random.long() >> random.below(64),
-        term: random.long() >> random.below(64),
+        index: random.long() >> random.index(64),
+        term: random.long() >> random.index(64),
         kind: random.long() as u8,
         payload_bytes: count as u32,
         payload_crc: payload_checksum(BINDING.cluster, &payload),

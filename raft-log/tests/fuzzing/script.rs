@@ -50,7 +50,7 @@ pub fn run(input: &mut Input<'_>) -> Closed {
 
 /// The front of an input: a random script.
 pub fn random(random: &mut Random) -> Vec<u8> {
-    let steps = random.below(STEPS_MAX + 1);
+    let steps = random.index(STEPS_MAX + 1);
     let mut input = vec![random.long() as u8, steps as u8];
     let bytes = random.bytes(steps * 4);
     input.extend(bytes);

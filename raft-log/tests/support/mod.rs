@@ -15,6 +15,8 @@ use raft_log::{
     Binding, Corruption, EntryRef, IoFault, OpenError, Opened, Options, ReadError, Wal, WalError,
 };
 
+pub mod random;
+
 pub const BINDING: Binding = Binding {
     cluster: 0x00c0_ffee,
     node: 3,

@@ -124,15 +124,7 @@ fn generation_of<F: Fs>(fs: &F, dir: &Path) -> Result<(u64, (u64, u64)), OpenErr
 }
 
 fn attempt<F: Fs>(fs: &F, dir: &Path, depth: Depth) -> Result<Inspection<F>, OpenError> {
-    let names = match fs.list(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(OpenError::NotCreated {
-                dir: dir.to_path_buf(),
-            });
-        }
-        result => result.during("list", dir)?,
-    };
-    check_created(dir, &names)?;
+    check_created(fs, dir)?;
     let StoredVote {
         binding,
         term,
@@ -140,7 +132,7 @@ fn attempt<F: Fs>(fs: &F, dir: &Path, depth: Depth) -> Result<Inspection<F>, Ope
         report,
     } = HardState::look(fs, dir)?;
     let (slot, control_report) = Control::look(fs, dir, binding)?;
-    // Again: whatever is named by the slot has its name by now.
+    // Not before: whatever is named by the slot has its name by now.
     let names = fs.list(dir).during("list", dir)?;
     let mut opener = Opener {
         fs,
