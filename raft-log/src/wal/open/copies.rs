@@ -89,6 +89,13 @@ pub(super) fn read_index<T: File>(
     footer: &Footer,
     next: Next,
 ) -> Result<Result<Index, Corruption>, IoFault> {
+    if next.base == header.base {
+        // All its entries were cut off. Nobody asks for a line of this index, and none is written anew.
+        return Ok(Ok(Index {
+            terms: Terms::default(),
+            end: SEGMENT_HEADER_BYTES,
+        }));
+    }
     let lines = u64::from(footer.count);
     let begin = records_end(header.segment_bytes, lines);
     let corrupt = |fault| Ok(Err(Corruption::of_block(path, begin, fault)));
