@@ -64,7 +64,8 @@ const FOOTER: [Field; 11] = [
     (12, 4, "checksum of the 12 bytes before"),
     (16, 8, "nonce, as in the header"),
     (24, 8, "base, as in the header"),
-    (32, 8, "generation, as in the header"),
+    (32, 4, "generation, as in the header"),
+    (36, 4, "number of the segment before, as in the header"),
     (40, 8, "previous term, as in the header"),
     (48, 4, "lines of the index: none yet"),
     (

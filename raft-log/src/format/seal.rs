@@ -48,7 +48,11 @@ pub(crate) struct SealLine {
 pub(crate) struct Footer {
     pub(crate) nonce: u64,
     pub(crate) base: u64,
-    pub(crate) generation: u64,
+    /// The last 32 bits of the generation.
+    pub(crate) generation: u32,
+    /// As in the header. A segment that has lost its header must still tell that the one before it is gone: what was cut
+    /// off the one before that would look like its entries.
+    pub(crate) follows: u32,
     pub(crate) previous_term: u64,
     /// Lines of the index, one for each record; 0 as long as the segment takes records.
     pub(crate) count: u32,
@@ -82,7 +86,8 @@ impl Footer {
         Footer {
             nonce: header.nonce,
             base: header.base,
-            generation: header.generation,
+            generation: header.generation as u32,
+            follows: header.follows,
             previous_term: header.previous_term,
             count: 0,
             end: SEGMENT_HEADER_BYTES as u32,
@@ -92,32 +97,40 @@ impl Footer {
 
     /// Whether it is that of the segment with this header.
     pub(crate) fn belongs_to(&self, header: &SegmentHeader) -> bool {
-        let open = Footer {
-            count: 0,
-            end: SEGMENT_HEADER_BYTES as u32,
-            lines_crc: 0,
+        let open = Footer::open(header);
+        let own = Footer {
+            count: open.count,
+            end: open.end,
+            lines_crc: open.lines_crc,
+            // Not known in footers of early logs.
+            follows: if self.follows == 0 {
+                open.follows
+            } else {
+                self.follows
+            },
             ..*self
         };
-        open == Footer::open(header)
+        own == open
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
         self.count > 0
     }
 
-    /// The header of a segment whose own copy is damaged. Number and length are those of the file.
-    pub(crate) fn header(&self, number: u64, segment_bytes: u64) -> SegmentHeader {
+    /// The header of a segment whose own copy is damaged. Number and length are those of the file; no generation is newer
+    /// than that of the log.
+    pub(crate) fn header(&self, number: u64, segment_bytes: u64, newest: u64) -> SegmentHeader {
         SegmentHeader {
             number,
             nonce: self.nonce,
             base: self.base,
             previous_term: self.previous_term,
-            generation: self.generation,
+            generation: widen(self.generation, newest),
             segment_bytes,
             // Not known here; the careful answer.
             recycled: true,
             repairs: false,
-            follows: 0,
+            follows: self.follows,
         }
     }
 
@@ -126,7 +139,8 @@ impl Footer {
         put_preamble(&mut bytes, SEAL_MAGIC, SEAL_VERSION);
         put_u64(&mut bytes, 16, self.nonce);
         put_u64(&mut bytes, 24, self.base);
-        put_u64(&mut bytes, 32, self.generation);
+        put_u32(&mut bytes, 32, self.generation);
+        put_u32(&mut bytes, 36, self.follows);
         put_u64(&mut bytes, 40, self.previous_term);
         put_u32(&mut bytes, 48, self.count);
         put_u32(&mut bytes, 52, self.end);
@@ -145,16 +159,27 @@ impl Footer {
         if expected != found {
             return Err(Fault::new(Check::BlockChecksum, expected, found).into());
         }
-        check_numbers(bytes, [24, 32, 40])?;
+        check_numbers(bytes, [24, 40])?;
         Ok(Footer {
             nonce: u64_at(bytes, 16),
             base: u64_at(bytes, 24),
-            generation: u64_at(bytes, 32),
+            generation: u32_at(bytes, 32),
+            follows: u32_at(bytes, 36),
             previous_term: u64_at(bytes, 40),
             count: u32_at(bytes, 48),
             end: u32_at(bytes, 52),
             lines_crc: u32_at(bytes, 56),
         })
+    }
+}
+
+/// The newest generation up to `newest` that ends in these bits; if there is none, a higher one, which is refused later.
+fn widen(generation: u32, newest: u64) -> u64 {
+    const STEP: u64 = 1 << 32;
+    let near = newest / STEP * STEP + u64::from(generation);
+    match near.checked_sub(STEP) {
+        Some(before) if near > newest => before,
+        Some(_) | None => near,
     }
 }
 
@@ -164,4 +189,18 @@ fn checksum(bytes: &[u8; SEAL_FOOTER_BYTES as usize], binding: Binding) -> u32 {
     hasher.update(&binding.node.to_le_bytes());
     hasher.update(&bytes[..FOOTER_CRC_AT]);
     hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::widen;
+
+    #[test]
+    fn generation_is_found_from_its_last_bits() {
+        assert_eq!(widen(5, 7), 5);
+        assert_eq!(widen(9, 7), 9, "newer than the log");
+        let far = 3 << 32;
+        assert_eq!(widen(5, far + 7), far + 5);
+        assert_eq!(widen(9, far + 7), (2 << 32) + 9);
+    }
 }

@@ -299,7 +299,7 @@ proptest! {
         };
         prop_assert_eq!(ControlSlot::decode(&slot.encode(BINDING), BINDING), Ok(slot));
         let footer = Footer {
-            nonce: n[0], base: n[1], generation: n[2], previous_term: n[3],
+            nonce: n[0], base: n[1], generation: n[2] as u32, follows: n[7] as u32, previous_term: n[3],
             count: n[4] as u32, end: n[5] as u32, lines_crc: n[6] as u32,
         };
         prop_assert_eq!(Footer::decode(&footer.encode(BINDING), BINDING), Ok(footer));

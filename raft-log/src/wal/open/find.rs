@@ -75,7 +75,7 @@ impl<F: Fs> Opener<'_, F> {
             Copies::End(footer, fault) => {
                 let header = SegmentHeader {
                     repairs,
-                    ..footer.header(number, length)
+                    ..footer.header(number, length, self.slot.generation)
                 };
                 of_header(&header)?;
                 self.mend(&file, &path, 0, &header.encode(self.binding), fault)?;
