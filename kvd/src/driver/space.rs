@@ -70,10 +70,13 @@ impl LogSpace {
         };
     }
 
-    /// Whether writes have been without room for so long that it is not just the next segment being prepared.
+    /// Whether the log lacks room: writes have waited for so long that it is not just the next segment being prepared, or
+    /// the log itself could not take what it was given. That is how a follower finds out, which has no writes that wait.
     pub(super) fn is_starved(&self, now: u64) -> bool {
-        self.starved_since
-            .is_some_and(|since| since + STARVED_TICKS <= now)
+        self.full
+            || self
+                .starved_since
+                .is_some_and(|since| since + STARVED_TICKS <= now)
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -223,3 +223,22 @@ fn too_many_waiting_reads_are_refused() {
     world.settle();
     world.found(after);
 }
+
+/// Otherwise two followers whose logs are at their limit keep everything from being committed: few bytes applied make no
+/// snapshot due, and no purge ever comes.
+#[test]
+fn follower_whose_log_is_full_takes_a_snapshot() {
+    let mut world = World::led_by_n1(3);
+    let write = world.write(1, Write::bare(put("k", "v")));
+    world.settle();
+    world.written(write);
+    assert!(world.node(2).orders.is_empty(), "none is due");
+    world.node_mut(2).disk.full = true;
+    world.look(2);
+    world.turn(2);
+    let order = &world.node(2).orders[0];
+    assert!(
+        order.only_one,
+        "an older one would keep the log from being purged"
+    );
+}
