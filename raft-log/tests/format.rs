@@ -58,7 +58,7 @@ const RECORD: [Field; 12] = [
     (48, 8, "payload \"set x 1\", and one byte of fill"),
 ];
 
-const FOOTER: [Field; 11] = [
+const FOOTER: [Field; 12] = [
     (0, 8, "magic RLOGSEAL"),
     (8, 4, "version 1"),
     (12, 4, "checksum of the 12 bytes before"),
