@@ -2,94 +2,88 @@
 
 use std::time::{Duration, Instant};
 
-use kvd_sim::sim::{PowerCut, World, WorldOptions};
+use kvd_sim::sim::{Fault, Outcome, Scenario, Timeline, World, run};
 
-/// Writes of each client in a run.
-const WRITES: u64 = 12;
+/// How long the clients of a run write, in milliseconds of the world.
+const MS: u64 = 3_000;
 
-/// Ticks within which a run must come to its end; an election takes some twenty.
-const TICKS_MAX: u64 = 20_000;
+/// How long a node without power stays away.
+const DOWN_MS: u64 = 400;
 
 /// How long the whole test may take; the number of calls that were cut is printed.
-const DEFAULT_SECONDS: u64 = 25;
+const DEFAULT_SECONDS: u64 = 20;
 
-fn budget() -> Duration {
-    let seconds = std::env::var("KVD_SIM_SECONDS")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(DEFAULT_SECONDS))
+fn number(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// One run: clients write, the power goes, everything comes back, and what was acknowledged is there, once, everywhere.
-fn run(seed: u64, cut: Option<PowerCut>) -> World {
-    let mut world = World::new(seed, WorldOptions::default());
-    if let Some(cut) = cut {
-        world.plan(cut);
-    }
-    let story = format!("seed {seed}, {cut:?}");
-    world.run_until(
-        &format!("{story}: all writes answered"),
-        TICKS_MAX,
-        |world| world.clients_have(WRITES),
-    );
-    world.stop_clients();
-    world.run_until(
-        &format!("{story}: all nodes level"),
-        TICKS_MAX,
-        World::is_level,
-    );
-    world.check_promises();
-    world
-}
-
-#[test]
-fn a_quiet_cluster_keeps_every_promise() {
-    for seed in 0..5 {
-        let world = run(seed, None);
-        assert_eq!(world.power_cuts(), 0);
+/// Many writes, and snapshots all the time.
+fn busy(seed: u64) -> Scenario {
+    Scenario {
+        ms: MS,
+        rest_ms: 50,
+        snapshot_bytes: 6 << 10,
+        ..Scenario::new(seed)
     }
 }
 
-#[test]
-fn the_same_seed_gives_the_same_run() {
-    let picture = |seed| run(seed, None).picture();
-    assert_eq!(picture(7), picture(7));
-    assert_ne!(picture(7), picture(8));
+/// Storage calls of each node in a run without a cut: those of its start, and all.
+fn calls(scenario: &Scenario) -> Vec<(u64, u64)> {
+    let mut world = World::new(scenario, Timeline::off());
+    let count = |world: &World| -> Vec<u64> {
+        let nodes = 0..world.nodes();
+        nodes.map(|place| world.storage_calls(place)).collect()
+    };
+    world.run_to(0).expect("a quiet run");
+    let begin = count(&world);
+    world.run_to(scenario.ms * 1_000).expect("a quiet run");
+    begin.into_iter().zip(count(&world)).collect()
+}
+
+fn all_cuts(scenario: &Scenario) -> Vec<Fault> {
+    let mut cuts = Vec::new();
+    for (node, (begin, end)) in calls(scenario).into_iter().enumerate() {
+        for calls in 1..=end - begin {
+            let down_ms = DOWN_MS;
+            cuts.push(Fault::PowerCutAtCall {
+                node,
+                calls,
+                down_ms,
+            });
+            cuts.push(Fault::BlackoutAtCall {
+                node,
+                calls,
+                down_ms,
+            });
+        }
+    }
+    cuts
 }
 
 #[test]
 fn a_power_cut_at_any_storage_call_loses_nothing_acknowledged() {
-    let seed = std::env::var("KVD_SIM_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1);
-    let quiet = run(seed, None);
-    let mut plan: Vec<PowerCut> = Vec::new();
-    for node in 0..3 {
-        let first = World::new(seed, WorldOptions::default()).storage_calls(node) + 1;
-        for call in first..=quiet.storage_calls(node) {
-            plan.extend([false, true].map(|everywhere| PowerCut {
-                node,
-                call,
-                everywhere,
-            }));
-        }
-    }
+    let seed = number("KVD_SIM_SEED", rand::random::<u32>().into());
+    println!("KVD_SIM_SEED={seed}");
+    let budget = Duration::from_secs(number("KVD_SIM_SECONDS", DEFAULT_SECONDS));
+    let plan = all_cuts(&busy(seed));
+    assert!(plan.len() > 1_000, "{} calls can be cut", plan.len());
     // A stride that shares no factor with the length visits all of them, and spreads what a short budget allows.
-    let stride = (1..)
-        .map(|k| 7919 + k)
-        .find(|stride| gcd(*stride, plan.len()) == 1)
-        .expect("there is always one");
+    let stride = (7_919..).find(|stride| gcd(*stride, plan.len()) == 1);
+    let stride = stride.expect("there is always one");
     let begun = Instant::now();
-    let mut done = 0;
-    let mut cuts = 0;
-    while done < plan.len() && begun.elapsed() < budget() {
-        let cut = plan[done * stride % plan.len()];
-        cuts += run(seed, Some(cut)).power_cuts();
+    let (mut done, mut cuts) = (0, 0);
+    while done < plan.len() && begun.elapsed() < budget {
+        let scenario = busy(seed).with(0, plan[done * stride % plan.len()]);
+        let Outcome { result, .. } = run(&scenario, Timeline::off());
+        match result {
+            Ok(figures) => cuts += figures.counts.power_cuts,
+            Err(failure) => panic!("{scenario}\n{failure}"),
+        }
         done += 1;
     }
     println!(
-        "seed {seed}: {done} of {} planned power cuts run, {cuts} nodes lost power",
+        "{done} of {} planned power cuts run, {cuts} nodes lost power",
         plan.len()
     );
     assert!(cuts > 0, "no cut happened");

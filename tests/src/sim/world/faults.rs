@@ -1,0 +1,220 @@
+//! What goes wrong.
+
+use kvd::wire::client::Request;
+
+use super::{Due, World};
+use crate::sim::fault::Fault;
+use crate::sim::{Place, node};
+use crate::watch::Violation;
+
+/// errno of a failed sync: input/output error.
+const EIO: i32 = 5;
+/// No disk makes so many calls.
+const NEVER: u64 = u64::MAX;
+/// Number of the client under which the world itself asks for things.
+const OPERATOR: usize = usize::MAX;
+
+impl World {
+    pub(super) fn plan_fault(&mut self, number: usize) {
+        if let Some((at, _)) = self.scenario.faults.get(number) {
+            let at = at * 1_000;
+            self.plan(at, Due::Fault { number });
+        }
+    }
+
+    pub(super) fn begin_fault(&mut self, number: usize) -> Result<(), Violation> {
+        let (_, fault) = self.scenario.faults[number];
+        self.plan_fault(number + 1);
+        self.timeline.fault(self.now, &fault);
+        self.hit(fault)
+    }
+
+    /// Does one thing to the world, now.
+    ///
+    /// # Errors
+    /// A promise that is broken at once.
+    pub fn hit(&mut self, fault: Fault) -> Result<(), Violation> {
+        let until = self.now + fault.ms() * 1_000;
+        if fault.nodes().iter().any(|node| *node >= self.nodes.len()) {
+            return Ok(()); // A schedule for a larger cluster.
+        }
+        match fault {
+            Fault::PowerCut { .. }
+            | Fault::PowerCutAtCall { .. }
+            | Fault::Blackout { .. }
+            | Fault::BlackoutAtCall { .. }
+            | Fault::Kill { .. }
+            | Fault::SyncError { .. } => self.hit_process(fault)?,
+            Fault::Pause { node, .. } => self.nodes[node].paused_until = until,
+            Fault::Cut { from, to, .. } => self.network.cut(from, to, until),
+            Fault::Isolate { node, .. } => self.network.isolate(node, until),
+            Fault::Split { side, .. } => self.network.split(side, until),
+            Fault::Clog { node, .. } => self.network.clog(node, until),
+            Fault::SlowLink {
+                from, to, delay_ms, ..
+            } => self.network.slow(from, to, delay_ms * 1_000, until),
+            Fault::Loss { permille, .. } => self.network.lose(permille, until),
+            Fault::SlowDisk { node, sync_ms, .. } => {
+                self.nodes[node].slow_disk = (until, sync_ms * 1_000);
+            }
+            Fault::Full { node, .. } => self.fill_disk(node, until),
+            Fault::ClockRate { node, percent, .. } => self.nodes[node].clock = (until, percent),
+            Fault::ClockJump { node, ms } => self.jump(node, ms)?,
+            Fault::Transfer { to } => {
+                let to = Some(node::name(to));
+                for place in 0..self.nodes.len() {
+                    self.order(place, Request::TransferLeader { to: to.clone() })?;
+                }
+            }
+            Fault::DiscardLog { node } => self.order(node, Request::DiscardLog)?,
+            Fault::LoseAnswers { .. } => self.answers_lost_until = until,
+        }
+        Ok(())
+    }
+
+    fn hit_process(&mut self, fault: Fault) -> Result<(), Violation> {
+        let down_us = fault.ms() * 1_000;
+        match fault {
+            Fault::PowerCut { node, .. } => self.cut_power(node, down_us),
+            Fault::Blackout { .. } => {
+                (0..self.nodes.len()).for_each(|place| self.cut_power(place, down_us));
+            }
+            Fault::PowerCutAtCall { node, calls, .. } => {
+                self.plan_power_cut(node, calls, down_us, false);
+            }
+            Fault::BlackoutAtCall { node, calls, .. } => {
+                self.plan_power_cut(node, calls, down_us, true);
+            }
+            Fault::Kill { node, .. } if self.nodes[node].is_live() => {
+                self.timeline.note(self.now, node, "killed");
+                self.die(node, down_us);
+            }
+            Fault::SyncError { node, .. } if self.nodes[node].is_live() => {
+                let node = &mut self.nodes[node];
+                node.disk.fail_sync(node.disk.syncs() + 1, EIO);
+                node.expects_sync_error = true;
+                node.down_us = down_us;
+            }
+            _ => {}
+        }
+        self.check_links()
+    }
+
+    fn plan_power_cut(&mut self, place: Place, calls: u64, down_us: u64, blackout: bool) {
+        let node = &mut self.nodes[place];
+        node.disk.power_cut_at_call(node.disk.calls() + calls);
+        node.down_us = down_us;
+        node.blackout = blackout;
+    }
+
+    fn fill_disk(&mut self, place: Place, until: u64) {
+        self.nodes[place].disk.set_capacity(Some(0));
+        self.nodes[place].full_until = until;
+        self.plan(until, Due::Space { place });
+    }
+
+    /// The disk has room again, unless it was filled anew.
+    pub(super) fn free_disk(&mut self, place: Place) {
+        let node = &mut self.nodes[place];
+        if node.full_until <= self.now {
+            node.disk.set_capacity(None);
+        }
+    }
+
+    fn jump(&mut self, place: Place, ms: u64) -> Result<(), Violation> {
+        for _ in 0..ms / kvd::driver::TICK_MS {
+            self.handle(place, kvd::driver::Event::Tick)?;
+        }
+        Ok(())
+    }
+
+    /// Asks a node for something as an operator does; nobody waits for the answer.
+    fn order(&mut self, place: Place, request: Request) -> Result<(), Violation> {
+        self.ask(place, OPERATOR, 0, request)
+    }
+
+    fn cut_power(&mut self, place: Place, down_us: u64) {
+        let node = &mut self.nodes[place];
+        if node.disk.is_stopped() {
+            node.disk.restart();
+        } else {
+            node.disk.power_cut(&mut self.rng);
+        }
+        self.timeline.note(self.now, place, "power cut");
+        self.counts.power_cuts += 1;
+        self.end_life(place, down_us);
+    }
+
+    /// The process ends; what it wrote is in the cache.
+    pub(super) fn die(&mut self, place: Place, down_us: u64) {
+        self.nodes[place].disk.crash_process();
+        self.end_life(place, down_us);
+    }
+
+    fn end_life(&mut self, place: Place, down_us: u64) {
+        let node = &mut self.nodes[place];
+        if node.life.take().is_some() {
+            self.counts.deaths += 1;
+        }
+        node.expects_sync_error = false;
+        node.back_at = node.back_at.max(self.now + down_us);
+        node.paused_until = 0;
+        let back_at = node.back_at;
+        self.plan(back_at, Due::Start { place });
+        for client in 0..self.clients.len() {
+            self.clients[client].lost(self.now, place);
+            self.plan_client(client);
+        }
+    }
+
+    /// A storage call of this node failed because the power is gone, here or everywhere.
+    pub(super) fn power_went(&mut self, place: Place) -> Result<(), Violation> {
+        let node = &mut self.nodes[place];
+        let down_us = node.down_us;
+        if std::mem::take(&mut node.blackout) {
+            (0..self.nodes.len()).for_each(|place| self.cut_power(place, down_us));
+        } else {
+            self.cut_power(place, down_us);
+        }
+        self.check_links()
+    }
+
+    /// Ends everything that is wrong: all ways are open, all disks sound, all processes run.
+    ///
+    /// # Errors
+    /// A promise that is broken at once.
+    pub fn heal(&mut self) -> Result<(), Violation> {
+        self.timeline.heal(self.now);
+        self.scenario.faults.clear();
+        self.queue
+            .retain(|_, due| !matches!(due, Due::Fault { .. }));
+        self.network.heal();
+        self.answers_lost_until = 0;
+        self.scenario.sync_ms = self.scenario.sync_ms.min(10);
+        self.scenario.snapshot_piece_ms = self.scenario.snapshot_piece_ms.min(5);
+        for place in 0..self.nodes.len() {
+            let node = &mut self.nodes[place];
+            node.disk.set_capacity(None);
+            node.slow_disk = (0, 0);
+            node.clock = (0, 100);
+            node.paused_until = 0;
+            node.back_at = self.now;
+            if node.disk.is_stopped() {
+                self.cut_power(place, 0);
+            } else if node.expects_sync_error {
+                self.die(place, 0);
+            } else {
+                node.disk.stop_at_call(NEVER);
+            }
+            self.plan(self.now, Due::Start { place });
+        }
+        self.check_links()
+    }
+
+    /// Clients begin nothing new.
+    pub fn stop_clients(&mut self) {
+        for client in &mut self.clients {
+            client.stop();
+        }
+    }
+}
