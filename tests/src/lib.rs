@@ -1,5 +1,6 @@
 //! How kvd is tested as a whole.
 //!
+//! - [`check`]: checkers of recorded histories: linearizability, strict serializability, exactly-once.
 //! - [`process`]: clusters of real `kvd` processes on loopback, driven through `kvctl`, HTTP and the client library.
 //! - [`sim`]: a cluster in one process over simulated disks, where the power can go at any storage call.
 //!
@@ -8,5 +9,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod process;
 pub mod sim;
