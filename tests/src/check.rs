@@ -4,6 +4,9 @@
 //! - [`history`]: what clients did and saw, and the [`Model`](history::Model) of what they talked to.
 //! - [`linearizable`]: is there an order of the operations that explains every answer?
 //! - [`kv`]: the model of one key of kvd.
+//! - [`serial`]: do transactions over the whole store, in the order that their revisions name, explain every answer?
+//! - [`store`]: the model of the whole store of kvd.
+//! - [`once`]: did each acknowledged write take effect exactly once?
 //! - [`text`]: histories as text, to be read, kept and checked again.
 //!
 //! Everything here works on plain values: nothing knows of clusters, simulated or real. A stranger brings a state machine of
@@ -12,4 +15,7 @@
 pub mod history;
 pub mod kv;
 pub mod linearizable;
+pub mod once;
+pub mod serial;
+pub mod store;
 pub mod text;

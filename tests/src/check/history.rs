@@ -274,3 +274,38 @@ pub trait Model {
         format!("{state:?}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_ends_once_and_not_before_it_began() {
+        let mut history: History<&str, u8> = History::default();
+        let (first, second) = (history.invoke(1, 10, "a"), history.invoke(2, 10, "b"));
+        let early = HistoryError::ReturnsTooEarly {
+            invoked: 10,
+            returned: 9,
+        };
+        assert_eq!(history.answer(first, 9, 0), Err(early));
+        assert_eq!(history.answer(first, 10, 0), Ok(()));
+        assert_eq!(history.fail(first), Err(HistoryError::AlreadyEnded(first)));
+        assert_eq!(history.fail(second), Ok(()));
+        let again = history.answer(second, 11, 0);
+        assert_eq!(again, Err(HistoryError::AlreadyEnded(second)));
+        let other = OpId(2);
+        assert_eq!(
+            history.fail(other),
+            Err(HistoryError::NoSuchOperation(other))
+        );
+    }
+
+    #[test]
+    fn what_is_never_ended_is_unknown() {
+        let mut history: History<&str, u8> = History::default();
+        let id = history.invoke(1, 10, "a");
+        let operation = history.operation(id).unwrap();
+        assert_eq!(operation.outcome, Outcome::Unknown);
+        assert_eq!(operation.interval(), "c1 10..?");
+    }
+}

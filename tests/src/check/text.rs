@@ -24,15 +24,31 @@
 //! | | `cas KEY EXPECT VALUE`, where `EXPECT` is `=VALUE`, `v3` (a version) or `none` | `set`, `differs` |
 //! | | `inc KEY NUMBER` | the number now, `nan`, `overflow` |
 //!
-//! Behind `=VALUE`, `set`, `removed` and a number may stand the version and the revision that the client saw: `set v2 r17`.
+//! | `store` | `get KEY`, `scan PREFIX` | `@REVISION [ ITEM... ]` |
+//! | | `put KEY VALUE`, `del KEY`, `inc KEY NUMBER` | `@REVISION ok RESULT`, `@REVISION no RESULT` |
+//! | | `txn if COMPARE... then STEP... else STEP...` (without `if` or without `else`, too) | the same, with a result for each step |
+//! | `once` | `write VALUE`; beside the operations `applied VALUE...` | `ok` |
+//!
+//! In `kv`, the version and the revision that the client saw may stand behind `=VALUE`, `set`, `removed` and a number:
+//! `set v2 r17`.
+//!
+//! In `store`, a `COMPARE` is `x=1`, `x!=1`, `x<1`, `x>1`, `x.absent`, `x.present`, or a number such as `x.version=2`,
+//! `x.create<5`, `x.mod>7`; a `STEP` is any request but `txn`; a `RESULT` is `v2` of a put, `del1` of a removal, `n5:v2` of an
+//! increment, `nan`, `overflow`, or `[ ITEM... ]` of a read; an `ITEM` is `KEY=VALUE:v2:c5:m7` with version, revision of
+//! creation and of the last write.
 
 mod kv;
+mod once;
+mod store;
 
 use std::fmt;
 use std::fmt::Display;
 
 use super::history::{History, HistoryError, Operation, Outcome, Time};
 use super::kv::KeyHistory;
+use super::once::OnceHistory;
+use super::store::StoreHistory;
+use bytes::Bytes;
 
 /// A history of known quality.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +63,13 @@ pub struct Example {
 
 /// A history, by its model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Body {
     /// Operations on single keys.
     Kv(KeyHistory),
+    /// Transactions over the whole store.
+    Store(StoreHistory),
+    /// Unique values.
+    Once(OnceHistory),
 }
 
 /// Why a text is no history.
@@ -112,6 +131,15 @@ impl<'a> Words<'a> {
         found
     }
 
+    /// Takes the next word if it is this one.
+    fn next_is(&mut self, word: &str) -> bool {
+        self.words.next_if_eq(&word).is_some()
+    }
+
+    fn is_end(&mut self) -> bool {
+        self.words.peek().is_none()
+    }
+
     fn end(mut self) -> Result<(), TextErrorKind> {
         match self.words.next() {
             None => Ok(()),
@@ -142,8 +170,14 @@ pub fn parse(text: &str) -> Result<Example, TextError> {
     let (line, model) = header("'model'")?;
     let body = match model {
         "model kv" => Body::Kv(parse_operations(lines, kv::parse_op, kv::parse_answer)?),
+        "model store" => Body::Store(parse_operations(
+            lines,
+            store::parse_request,
+            store::parse_answer,
+        )?),
+        "model once" => Body::Once(once::parse(lines)?),
         _ => {
-            let kind = TextErrorKind::Expected("'model kv'");
+            let kind = TextErrorKind::Expected("'model kv', 'model store' or 'model once'");
             return Err(TextError { line, kind });
         }
     };
@@ -292,6 +326,27 @@ pub(crate) fn escape_word(bytes: &[u8]) -> String {
     // A dash before `>` would end the request, blanks the word.
     let escaped = bytes.escape_ascii().to_string();
     escaped.replace(' ', "\\x20").replace("->", "-\\x3e")
+}
+
+/// Bytes as a part of a word, without the characters that separate parts.
+pub(crate) fn escape_name(bytes: &[u8]) -> String {
+    let mut escaped = escape_word(bytes);
+    for separator in ["=", "!", "<", ">", ".", ":"] {
+        let code = format!("\\x{:02x}", separator.as_bytes()[0]);
+        escaped = escaped.replace(separator, &code);
+    }
+    escaped
+}
+
+fn parse_number(words: &mut Words<'_>, what: &'static str) -> Result<i64, TextErrorKind> {
+    let word = words.next(what)?;
+    word.parse().map_err(|_| TextErrorKind::Expected(what))
+}
+
+fn parse_bytes(words: &mut Words<'_>, what: &'static str) -> Result<Bytes, TextErrorKind> {
+    let word = words.next(what)?;
+    let bytes = unescape_word(word).ok_or(TextErrorKind::Expected(what))?;
+    Ok(bytes.into())
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use kvd_sim::check::kv;
 use kvd_sim::check::linearizable::{STEPS_MAX_DEFAULT, Verdict};
+use kvd_sim::check::serial::{RUNS_MAX_DEFAULT, SerialVerdict};
+use kvd_sim::check::store;
 use kvd_sim::check::text::{self, Body, Example};
 
 /// As many as there must be at least, so that a wrong path does not pass for success.
-const EXAMPLES_MIN: usize = 37;
+const EXAMPLES_MIN: usize = 60;
 
 fn examples() -> Vec<(PathBuf, Example)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/histories");
@@ -36,7 +38,12 @@ fn judge(body: &Body) -> Option<String> {
             Verdict::Violation(violation) => Some(violation.to_string()),
             Verdict::Undecided(undecided) => panic!("{undecided}"),
         },
-        other => panic!("no checker for {other:?}"),
+        Body::Store(history) => match store::check(history, RUNS_MAX_DEFAULT) {
+            SerialVerdict::Serializable { .. } => None,
+            SerialVerdict::Violation(violation) => Some(violation.to_string()),
+            SerialVerdict::Undecided { runs } => panic!("undecided after {runs} runs"),
+        },
+        Body::Once(history) => history.check().err().map(|error| error.to_string()),
     }
 }
 
@@ -57,10 +64,13 @@ fn known_histories_are_judged_right() {
 #[test]
 fn known_histories_come_back_from_their_text() {
     for (file, example) in examples() {
-        let Body::Kv(history) = &example.body else {
-            continue;
+        let operations = match &example.body {
+            Body::Kv(history) => format!("model kv\n{}", text::render(history)),
+            Body::Store(history) => format!("model store\n{}", text::render(history)),
+            // What was applied is written by hand only.
+            Body::Once(_) => continue,
         };
-        let text = format!("good again\nmodel kv\n{}", text::render(history));
+        let text = format!("good again\n{operations}");
         let again = text::parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(again.body, example.body, "{}", file.display());
     }

@@ -3,4 +3,5 @@
 mod agree;
 mod histories;
 mod linearizable;
+mod serial;
 mod shared;

@@ -1,8 +1,6 @@
 //! Requests and answers of the model `kv`.
 
-use bytes::Bytes;
-
-use super::{TextErrorKind, Words, unescape_word};
+use super::{TextErrorKind, Words, parse_bytes, parse_number, unescape_word};
 use crate::check::kv::{Action, Expect, KeyAnswer, KeyOp, Stamp};
 
 const ANSWER: &str = "an answer: '=VALUE', 'none', 'set', 'removed', 'nothing', 'differs', a number, 'nan' or 'overflow'";
@@ -63,15 +61,4 @@ fn parse_stamp(words: &mut Words<'_>) -> Stamp {
         version: words.next_marked("v", |word| word.parse().ok()),
         revision: words.next_marked("r", |word| word.parse().ok()),
     }
-}
-
-fn parse_number(words: &mut Words<'_>, what: &'static str) -> Result<i64, TextErrorKind> {
-    let word = words.next(what)?;
-    word.parse().map_err(|_| TextErrorKind::Expected(what))
-}
-
-fn parse_bytes(words: &mut Words<'_>, what: &'static str) -> Result<Bytes, TextErrorKind> {
-    let word = words.next(what)?;
-    let bytes = unescape_word(word).ok_or(TextErrorKind::Expected(what))?;
-    Ok(bytes.into())
 }
