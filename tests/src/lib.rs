@@ -1,5 +1,6 @@
 //! How kvd is tested as a whole.
 //!
+//! - [`check`]: checkers of recorded histories: linearizability, strict serializability, exactly-once.
 //! - [`process`]: clusters of real `kvd` processes on loopback, driven through `kvctl`, HTTP and the client library.
 //! - [`sim`]: a cluster in one process and one thread, from one seed: disks, network, clocks and clients that go wrong.
 //! - [`watch`]: checkers of what a running cluster promises, fed with what its nodes do.
@@ -9,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod process;
 pub mod sim;
 pub mod watch;
