@@ -87,10 +87,7 @@ impl LogCache {
     /// # Panics
     /// If entries are in memory already.
     pub fn note_unknown(&mut self) {
-        let before = self
-            .terms
-            .term(self.last)
-            .unwrap_or_else(|| self.floor.term);
+        let before = self.terms.term(self.last).unwrap_or(self.floor.term);
         self.note_stored(self.last.next(), before);
         self.unknown.insert(self.last);
     }
