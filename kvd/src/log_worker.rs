@@ -234,8 +234,7 @@ fn write<F: Fs>(wal: &mut Wal<F>, persist: &mut Persist) -> Result<(), WalError>
     if let Some(meta) = persist.snapshot.take() {
         let EntryId { index, term } = meta.id;
         if persist.snapshot_keeps_log {
-            // What was appended before may still wait for its sync, and a log is purged only as far as it is synced.
-            wal.sync()?;
+            // The core hands it out only when the log up to it is synced.
             wal.purge_prefix(index.0, term.0)?;
         } else {
             wal.reset(index.0, term.0)?;

@@ -13,7 +13,7 @@ use raft_core::{
     SnapshotAsk, Storage as _, Term,
 };
 
-use crate::world::{ET, World, Write, is_accepted, options, put};
+use crate::world::{ET, Packet, World, Write, is_accepted, options, put};
 
 fn at(index: u64) -> EntryId {
     EntryId {
@@ -202,6 +202,7 @@ fn damage_below_the_newest_snapshot_ends_the_log_there() {
         world.handle(2, Event::Faulty(vec![LogIndex(3)]));
         world.run(5);
         assert_eq!(world.node(2).orders.len(), orders, "it is gone");
+        assert_eq!(world.node(2).writing, 0);
     }
 }
 
@@ -308,15 +309,24 @@ fn node_that_is_asked_for_a_snapshot_and_has_none_writes_one() {
 fn snapshot_over_damage_is_installed_once_the_log_up_to_it_is_synced() {
     let mut world = cluster(3);
     restart(&mut world, 3, &[lost(3, Some(Term(1)))]);
-    // Nobody hears what n3 asks for.
-    world.hold(3, 1);
-    world.hold(3, 2);
+    world.isolate(3);
     world.hold_disk(3);
     write(&mut world, 1, "d");
-    world.run(2);
-    assert_eq!(world.node(3).disk.queued_entries(), 1, "entry 5 waits");
     world.ask_as(1, Principal::new(Role::Admin, "root"), Request::DiscardLog);
     world.turn(1);
+    write(&mut world, 1, "e");
+    world.rejoin(3);
+    // Nobody hears what n3 asks for.
+    let asks = |packet: &Packet| matches!(packet.raft(), Some(Message::RepairAsk(_)));
+    for _ in 0..5 * ET {
+        for id in world.ids() {
+            world.tick(id, 1);
+        }
+        world.lose(asks);
+        world.deliver(|_| true);
+    }
+    world.lose(asks);
+    assert_eq!(world.node(3).disk.queued_entries(), 2, "entries 5 and 6");
     let staged = World::stage(&world.node(1).orders[0], 8, 1, 3, Term(1));
     world.handle(3, staged);
     world.turn(3);
@@ -335,9 +345,9 @@ fn snapshot_over_damage_is_installed_once_the_log_up_to_it_is_synced() {
         LogIndex(6)
     );
     world.free_disk(3);
-    world.release();
     world.run(2 * ET);
-    write(&mut world, 1, "e");
+    assert_eq!(world.value(3, "k").unwrap(), "e", "what follows stayed");
+    write(&mut world, 1, "f");
     world.run(2);
-    assert_eq!(world.value(3, "k").unwrap(), "e");
+    assert_eq!(world.value(3, "k").unwrap(), "f");
 }
