@@ -6,7 +6,7 @@ use std::ops::Range;
 use raft_core::{
     Configuration, Entry, EntryKind, HardState, InitialState, LogIndex, NodeId, SnapshotMeta, Term,
 };
-use raft_log::{Corruption, FaultyEntry, Fs, Opened, ReadError, Wal};
+use raft_log::{Corruption, FaultyEntry, Fs, Opened, Reader, Wal};
 
 use super::damage::{Damaged, has_peers};
 use super::{RecoverError, RecoverOptions, core_entries, floor_of};
@@ -87,27 +87,44 @@ fn scan<F: Fs>(
     cache_bytes: u64,
 ) -> Result<Scanned, RecoverError> {
     let reader = wal.reader();
+    // First as the medium gives it: what it does not give back is damage here, and a signal to who reads it mapped.
+    let mut scrub = reader.scrub_from(first.0);
     let mut scanned = Scanned::default();
     let mut next = first;
     while next <= last {
-        match reader.entries(next.0..last.next().0, READ_BYTES) {
-            Ok(stored) => {
-                for entry in core_entries(stored)? {
-                    next = entry.index.next();
-                    scanned.take(entry, cache_bytes)?;
-                }
+        let looked = scrub.step(READ_BYTES)?;
+        let end = LogIndex(looked.indexes.end);
+        match looked.damaged.into_iter().next() {
+            None => scanned.read(&reader, next..end, cache_bytes)?,
+            // It is the last one that was looked at.
+            Some(corruption) => {
+                scanned.read(&reader, next..end.prev(), cache_bytes)?;
+                scanned.skip(Damaged::new(wal, known, end.prev(), corruption)?);
             }
-            Err(ReadError::Corrupt(corruption)) => {
-                scanned.skip(Damaged::new(wal, known, next, corruption)?);
-                next = next.next();
-            }
-            Err(error) => return Err(error.into()),
         }
+        next = end;
     }
     Ok(scanned)
 }
 
 impl Scanned {
+    fn read<F: Fs>(
+        &mut self,
+        reader: &Reader<F>,
+        range: Range<LogIndex>,
+        cache_bytes: u64,
+    ) -> Result<(), RecoverError> {
+        let mut next = range.start;
+        while next < range.end {
+            let stored = reader.entries(next.0..range.end.0, READ_BYTES)?;
+            for entry in core_entries(stored)? {
+                next = entry.index.next();
+                self.take(entry, cache_bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The entries in memory must follow each other without a gap.
     fn skip(&mut self, damaged: Damaged) {
         self.faulty.push(damaged);

@@ -12,8 +12,8 @@ use raft_log::fs::SimFs;
 
 use crate::recover::{receive_snapshot, run, write_snapshot};
 use crate::support::{
-    Part, cached, damage, data, entries, entry, entry_of, fresh, hard_state, id, meta, options,
-    persist, start,
+    Part, cached, damage, data, entries, entry, entry_of, fresh, hard_state, id, make_unreadable,
+    meta, options, persist, start,
 };
 
 /// 1..=19 of term 1, 20 of term 2, 21..=30 of term 3.
@@ -113,6 +113,24 @@ fn damage_in_a_segment_that_was_closed_is_found_by_reading_it() {
     drop(worker);
     fs.crash_process();
     assert_eq!(read(&fs, 1), entries(1..=200, 1));
+}
+
+/// A page of a full segment that the medium does not give back is damage of the entries in it, and no signal.
+#[test]
+fn unreadable_page_of_a_segment_that_was_closed_is_damage() {
+    let fs = fresh(1);
+    let mut worker = LogWorker::new(start(&fs).unwrap().wal);
+    let all = persist(1, hard_state(1, Some(1)), entries(1..=200, 1));
+    work(&mut worker, all);
+    worker.close().unwrap();
+    make_unreadable(&fs, 5);
+    let lost = faulty(&start(&fs).unwrap());
+    assert!(
+        lost.iter().any(|lost| lost.index == LogIndex(5)),
+        "{lost:?}"
+    );
+    // A unit holds parts of a few records.
+    assert!(lost.len() <= 5, "{lost:?}");
 }
 
 /// What the snapshot covers needs no peer: also a node that is alone starts.

@@ -221,6 +221,12 @@ pub fn damage(fs: &SimFs, index: u64, part: Part) {
     fs.flip_bit(&file, (offset + within) * 8);
 }
 
+/// The medium does not give back the beginning of the record of an entry any more.
+pub fn make_unreadable(fs: &SimFs, index: u64) {
+    let (file, offset) = record_at(fs, index);
+    fs.set_unreadable(&file, offset);
+}
+
 /// The segment with the record of an entry, and the offset of its header.
 fn record_at(fs: &SimFs, index: u64) -> (PathBuf, u64) {
     let dir = log_dir(&data());
