@@ -93,6 +93,14 @@ pub struct Findings {
     pub faulty: Vec<Corruption>,
 }
 
+impl Findings {
+    /// Where the log was found damaged, in its order: what the snapshot covers, and what is to be repaired.
+    pub fn damage(&self) -> impl Iterator<Item = &Corruption> {
+        let covered = self.log.faulty.iter().take(self.covered);
+        covered.map(|faulty| &faulty.corruption).chain(&self.faulty)
+    }
+}
+
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Opened {

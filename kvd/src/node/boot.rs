@@ -56,7 +56,7 @@ pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
     }
     let recovered = recover(&fs, &config.node.data, &recover_options(config, &identity))?;
     tracing::info!(log = %recovered.opened, "log recovered");
-    for corruption in recovered.opened.faulty.iter().take(TOLD_DAMAGE_MAX) {
+    for corruption in recovered.opened.damage().take(TOLD_DAMAGE_MAX) {
         tracing::error!(%corruption, "damage found in the log");
     }
     // The directory is locked from here on, so nobody else can be counting.

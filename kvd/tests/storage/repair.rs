@@ -144,6 +144,7 @@ fn damage_at_or_below_the_newest_good_snapshot_is_purged() {
         write_snapshot_of(&fs, last, term);
         let recovered = recover(&fs, &data(), &alone).unwrap();
         assert_eq!(recovered.opened.covered, 2);
+        assert_eq!(recovered.opened.damage().count(), 2, "all of it is told");
         assert_eq!(faulty(&recovered), []);
         assert_eq!(recovered.wal.floor(), (last, term));
         assert_eq!(recovered.cache.first_index(), LogIndex(last + 1));
