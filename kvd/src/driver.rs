@@ -16,6 +16,7 @@
 
 mod admin;
 mod reads;
+mod repair;
 mod snapshotting;
 mod space;
 mod status;
@@ -111,13 +112,15 @@ pub enum Event {
     ClientGone(ClientId),
     /// The log has done what it was given.
     Log(LogReport),
-    /// An answer to [`Effect::Fetch`]; `None`: no longer in the log.
+    /// An answer to [`Effect::Fetch`]; `None`: no longer in the log, or damaged and told so before by [`Event::Faulty`].
     Fetched {
         /// What was asked.
         fetch: Fetch,
         /// What was found.
         entries: Option<Vec<Entry>>,
     },
+    /// Stored entries turned out to be damaged.
+    Faulty(Vec<LogIndex>),
     /// An answer to [`Effect::WriteSnapshot`]: the newest snapshot that is durable and verified, and the oldest one that is
     /// kept. `None`: it could not be written.
     SnapshotWritten(Option<WrittenSnapshot>),
@@ -130,6 +133,8 @@ pub enum Event {
         /// Whether the receiver has confirmed all of it.
         outcome: raft_core::SnapshotOutcome,
     },
+    /// The snapshot of this entry, which was to be sent, is damaged. Comes before the [`Event::SnapshotSent`] that says so.
+    SnapshotRotten(EntryId),
     /// What the shell knows of the machine, for `status`.
     Facts(Facts),
     /// Hand leadership over, refuse new work and then say [`Effect::Stopped`].
@@ -292,6 +297,8 @@ impl Driver {
                 fetch,
                 entries: None,
             } => self.node.on_fetch_failed(fetch),
+            Event::Faulty(indexes) => self.handle_faulty(&indexes),
+            Event::SnapshotRotten(id) => self.handle_snapshot_rotten(id),
             Event::SnapshotWritten(written) => self.handle_snapshot_written(written),
             Event::SnapshotStaged(staged) => self.handle_snapshot_staged(*staged),
             Event::SnapshotSent { to, outcome } => self.node.on_snapshot_sent(to, outcome),
@@ -442,7 +449,7 @@ impl Driver {
         if let Some(persist) = ready.persist {
             self.install_if_staged(&persist);
             self.node.storage_mut().persist(&persist);
-            self.space.spend(persist.id, &persist.entries);
+            self.space.spend(&persist);
             self.syncs.begin(persist.id, self.now);
             self.effects.push(Effect::Log(LogJob::Persist(persist)));
             self.note_commit();
@@ -479,6 +486,7 @@ impl Driver {
     }
 
     fn observe(&mut self, events: Vec<raft_core::Event>) {
+        self.heed(&events);
         self.effects.extend(events.into_iter().map(Effect::Observe));
         let (leader, role, term) = (self.node.leader(), self.node.role(), self.node.term());
         if leader != self.leader || role != self.role || term != self.term {

@@ -4,7 +4,7 @@
 //! [`Storage::entries`] answers [`StorageError::Later`], the driver reads them elsewhere and brings them back. Terms of all
 //! stored entries are known at once, because conflict checks cannot wait; a log of millions of entries has a handful.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use raft_core::{
@@ -22,6 +22,9 @@ pub const CACHE_BYTES: u64 = 64 << 20;
 /// Entries are put in when they are handed to the log thread, not when it has synced them; the core reads an index only
 /// once it was reported persisted.
 ///
+/// Entries that were found damaged when the log was opened are part of it like the others; they are not in memory, and of some
+/// not even the term is known until a copy came from a peer.
+///
 /// Invariant: `recent` is contiguous and ends at `last`, so what is missing is always an older part.
 #[derive(Clone, Debug)]
 pub struct LogCache {
@@ -30,6 +33,8 @@ pub struct LogCache {
     floor: EntryId,
     last: LogIndex,
     terms: TermRuns,
+    /// Damaged entries whose term is not known. In `terms` they belong to the run before them.
+    unknown: BTreeSet<LogIndex>,
     recent: VecDeque<Entry>,
     recent_bytes: u64,
     limit_bytes: u64,
@@ -51,6 +56,7 @@ impl LogCache {
             floor,
             last: floor.index,
             terms: TermRuns::default(),
+            unknown: BTreeSet::new(),
             recent: VecDeque::new(),
             recent_bytes: 0,
             limit_bytes,
@@ -76,21 +82,42 @@ impl LogCache {
         self.last = through;
     }
 
-    /// Notes one persist part: the snapshot in it takes the place of everything, its entries that of a conflicting suffix.
+    /// Notes that the next entry of the log is damaged, and that nothing tells its term.
+    ///
+    /// # Panics
+    /// If entries are in memory already.
+    pub fn note_unknown(&mut self) {
+        let before = self.terms.term(self.last).unwrap_or(self.floor.term);
+        self.note_stored(self.last.next(), before);
+        self.unknown.insert(self.last);
+    }
+
+    /// Notes one persist part: the snapshot in it takes the place of everything, or of what lies before it; the repaired
+    /// entries that of damaged ones, the new entries that of a conflicting suffix.
     ///
     /// # Panics
     /// As [`LogCache::append`].
     pub fn persist(&mut self, persist: &Persist) {
-        // A daemon does not start on a damaged log, and reports no damage to the core.
-        assert!(
-            persist.repaired.is_empty() && !persist.snapshot_keeps_log,
-            "a repair that nobody asked for: {persist}"
-        );
         if let Some(meta) = &persist.snapshot {
-            self.reset(meta.id);
+            if persist.snapshot_keeps_log {
+                self.purge(meta.id);
+            } else {
+                self.reset(meta.id);
+            }
             self.set_snapshot((**meta).clone());
         }
+        for entry in &persist.repaired {
+            self.repair(entry.id());
+        }
         self.append(&persist.entries);
+    }
+
+    /// A damaged entry is back. Its bytes are read from the log like those of any old entry.
+    fn repair(&mut self, id: EntryId) {
+        // One that was unknown is purged with the others.
+        if self.unknown.remove(&id.index) {
+            self.terms.set(id.index, id.term, self.last);
+        }
     }
 
     /// Appends entries. What is there from the first one's index on is truncated before.
@@ -126,6 +153,7 @@ impl LogCache {
             self.recent_bytes -= dropped.bytes();
         }
         if from <= self.last {
+            self.unknown.split_off(&from);
             self.terms.truncate(from);
             self.last = from.prev();
         }
@@ -136,6 +164,7 @@ impl LogCache {
         self.floor = id;
         self.last = id.index;
         self.terms = TermRuns::default();
+        self.unknown.clear();
         self.recent.clear();
         self.recent_bytes = 0;
     }
@@ -155,12 +184,18 @@ impl LogCache {
         );
         self.drop_front(through.index);
         self.terms.drop_before(through.index.next());
+        self.unknown = self.unknown.split_off(&through.index.next());
         self.floor = through;
     }
 
     /// Sets the snapshot that followers are sent from now on.
     pub fn set_snapshot(&mut self, meta: SnapshotMeta) {
         self.snapshot = Some(meta);
+    }
+
+    /// The snapshot that followers are sent cannot be read any more: there is none until the next one is set.
+    pub fn forget_snapshot(&mut self) {
+        self.snapshot = None;
     }
 
     /// Drops entries up to and including `through` from memory, oldest first, for as long as there are more bytes than the
@@ -223,6 +258,9 @@ impl Storage for LogCache {
         if index > self.last {
             return Err(StorageError::Unavailable);
         }
+        if self.unknown.contains(&index) {
+            return Err(StorageError::Faulty);
+        }
         Ok(self
             .terms
             .term(index)
@@ -280,6 +318,23 @@ impl TermRuns {
             }
             None => self.0.push((index, term)),
         }
+    }
+
+    /// Sets the term of an entry that was counted to the run before it. What is said of the others stays.
+    fn set(&mut self, index: LogIndex, term: Term, last: LogIndex) {
+        let behind = self.0.partition_point(|(first, _)| *first <= index);
+        let run = behind
+            .checked_sub(1)
+            .expect("an entry of the log lies in a run");
+        let (first, before) = self.0[run];
+        if before == term {
+            return;
+        }
+        let end = self.0.get(behind).map_or(last.next(), |next| next.0);
+        let front = (first < index).then_some((first, before));
+        let rest = (index.next() < end).then_some((index.next(), before));
+        let parts = [front, Some((index, term)), rest];
+        self.0.splice(run..behind, parts.into_iter().flatten());
     }
 
     fn truncate(&mut self, from: LogIndex) {

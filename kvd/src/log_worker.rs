@@ -1,7 +1,7 @@
 //! The one that writes the log: takes what waits, writes it, syncs once, says what is durable.
 //!
 //! ```text
-//!  jobs --> term and vote --> snapshot, truncation, entries of every part --> one sync --> purge --> report
+//!  jobs --> term and vote --> snapshot, repaired entries, truncation, entries of every part --> one sync --> purge --> report
 //!           (durable first)        (as far as there is space)
 //! ```
 //!
@@ -20,8 +20,8 @@ use crate::exit::Failure;
 /// Something for the log to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogJob {
-    /// Make this durable: term and vote, then the snapshot's place, then the entries. The snapshot itself must be durable
-    /// in the snapshot directory already.
+    /// Make this durable: term and vote, then the snapshot's place, then the repaired entries, then the new ones. The
+    /// snapshot itself must be durable in the snapshot directory already.
     Persist(Persist),
     /// Drop what is at or below this entry. Every kept snapshot must be at or above it, durable and verified.
     Purge {
@@ -232,8 +232,15 @@ fn hard_state<F: Fs>(wal: &Wal<F>) -> HardState {
 /// Hands one part to the log. After `NoSpace` it can be handed over again: what was done is not done twice.
 fn write<F: Fs>(wal: &mut Wal<F>, persist: &mut Persist) -> Result<(), WalError> {
     if let Some(meta) = persist.snapshot.take() {
-        wal.reset(meta.id.index.0, meta.id.term.0)?;
+        let EntryId { index, term } = meta.id;
+        if persist.snapshot_keeps_log {
+            // The core hands it out only when the log up to it is synced.
+            wal.purge_prefix(index.0, term.0)?;
+        } else {
+            wal.reset(index.0, term.0)?;
+        }
     }
+    repair(wal, persist)?;
     let Some(first) = persist.entries.first() else {
         return Ok(());
     };
@@ -242,6 +249,21 @@ fn write<F: Fs>(wal: &mut Wal<F>, persist: &mut Persist) -> Result<(), WalError>
     }
     let entries: Vec<EntryRef<'_>> = persist.entries.iter().map(entry_ref).collect();
     wal.append(&entries)
+}
+
+/// Puts back what was damaged, as far as it is still part of the log.
+fn repair<F: Fs>(wal: &mut Wal<F>, persist: &mut Persist) -> Result<(), WalError> {
+    let purged = wal.floor().0;
+    let needed = persist.repaired.iter();
+    let copies: Vec<EntryRef<'_>> = needed
+        .filter(|entry| entry.index.0 > purged)
+        .map(entry_ref)
+        .collect();
+    if !copies.is_empty() {
+        wal.repair(&copies)?;
+    }
+    persist.repaired.clear();
+    Ok(())
 }
 
 fn entry_ref(entry: &Entry) -> EntryRef<'_> {

@@ -8,6 +8,7 @@ mod boot;
 mod clients;
 mod facts;
 mod log_thread;
+mod scrub_thread;
 mod shell;
 mod snapshot_tasks;
 mod unix_socket;

@@ -13,20 +13,26 @@
 //!
 //! A received snapshot holds committed state, so taking it never loses anything that was promised; that the core had not yet
 //! decided to install it makes no difference.
+//!
+//! Entries that were synced and are damaged come back from the peers, so the log is used all the same: the core is told of
+//! them, and holds back until it has them. A node that has no peers does not start. What lies at or below the snapshot needs
+//! none: it is purged.
 
+mod damage;
 mod error;
+mod fill;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
 
 use raft_core::{
-    Configuration, Entry, EntryId, EntryKind, HardState, InitialState, LogIndex, NodeId,
-    SnapshotMeta, Term, UnknownEntryKind,
+    Configuration, Entry, EntryId, EntryKind, LogIndex, SnapshotMeta, Term, UnknownEntryKind,
 };
-use raft_log::{Binding, Fs, OpenError, Opened, Options, StoredEntry, Tail, Wal};
+use raft_log::{Binding, Corruption, Fs, Opened, Options, StoredEntry, Tail, Wal};
 
+use self::damage::{Fit, fit, purge_covered, stored_from};
 pub use self::error::RecoverError;
+use self::fill::{Filled, fill_cache};
 use crate::identity::{log_dir, snapshot_dir};
 use crate::kv::limits::StoreLimits;
 use crate::kv::store::Store;
@@ -35,9 +41,6 @@ use crate::snapshots::{
     Loaded, RECEIVED_BYTES_MAX, Rotten, SnapshotDir, SnapshotDirError, SnapshotOptions, meta_of,
 };
 use crate::wire::client::MemberAddress;
-
-/// The log is read in pieces of this size.
-const READ_BYTES: u64 = 4 << 20;
 
 /// What recovery must know.
 #[derive(Clone, Debug)]
@@ -82,6 +85,20 @@ pub struct Findings {
     pub finished_install: bool,
     /// Newer snapshots that cannot be used.
     pub damaged: Vec<Rotten>,
+    /// Newer snapshots that cannot be told to be of this log, because the entry that they end with is damaged in it.
+    pub undecided: Vec<EntryId>,
+    /// How many damaged entries of the log that snapshot covers.
+    pub covered: usize,
+    /// What is damaged behind the snapshot, to be repaired from the peers.
+    pub faulty: Vec<Corruption>,
+}
+
+impl Findings {
+    /// Where the log was found damaged, in its order: what the snapshot covers, and what is to be repaired.
+    pub fn damage(&self) -> impl Iterator<Item = &Corruption> {
+        let covered = self.log.faulty.iter().take(self.covered);
+        covered.map(|faulty| &faulty.corruption).chain(&self.faulty)
+    }
 }
 
 impl fmt::Display for Findings {
@@ -118,6 +135,16 @@ impl fmt::Display for Findings {
         for rotten in &self.damaged {
             write!(f, ", {}", rotten.error)?;
         }
+        for id in &self.undecided {
+            write!(f, ", snapshot {id} may be of another log")?;
+        }
+        if self.covered > 0 {
+            write!(f, ", {} damaged entries covered by it", self.covered)?;
+        }
+        if !self.faulty.is_empty() {
+            let count = self.faulty.len();
+            write!(f, ", {count} damaged entries to be repaired from peers")?;
+        }
         Ok(())
     }
 }
@@ -133,9 +160,6 @@ pub fn recover<F: Fs>(
 ) -> Result<Recovered<F>, RecoverError> {
     // First, because it takes the lock of the directory.
     let (mut wal, log) = Wal::open(fs, &log_dir(data), options.binding, options.wal.clone())?;
-    if let Some(faulty) = log.faulty.first() {
-        return Err(OpenError::Corrupt(faulty.corruption.clone()).into());
-    }
     let snapshot_options = SnapshotOptions {
         cluster: options.binding.cluster,
         members: options.members.clone(),
@@ -144,7 +168,11 @@ pub fn recover<F: Fs>(
         received_bytes_max: RECEIVED_BYTES_MAX,
     };
     let snapshots = SnapshotDir::open(fs, &snapshot_dir(data), snapshot_options)?;
-    let Loaded { newest, damaged } = snapshots.load_newest()?;
+    let Loaded {
+        newest,
+        damaged,
+        passed_over,
+    } = snapshots.load_newest_of(|id| fit(&wal, log.commit, id) != Fit::Undecided)?;
     let (snapshot, store) = match newest {
         None => (None, Store::new(StoreLimits::default())),
         Some((header, store)) => {
@@ -156,7 +184,9 @@ pub fn recover<F: Fs>(
         }
     };
     let finished_install = join(&mut wal, log.commit, snapshot.as_ref(), &damaged, data)?;
-    let cache = fill_cache(&wal, log.commit, snapshot.clone(), options)?;
+    let id = snapshot.as_ref().map(|meta| meta.id);
+    let covered = purge_covered(&mut wal, &log.faulty, id.unwrap_or_default())?;
+    let Filled { cache, faulty } = fill_cache(&wal, &log, snapshot, options)?;
     Ok(Recovered {
         wal,
         cache,
@@ -164,9 +194,12 @@ pub fn recover<F: Fs>(
         snapshots,
         opened: Findings {
             log,
-            snapshot: snapshot.map(|meta| meta.id),
+            snapshot: id,
             finished_install,
             damaged,
+            undecided: passed_over,
+            covered,
+            faulty,
         },
     })
 }
@@ -189,17 +222,12 @@ fn join<F: Fs>(
             rotten: damaged.first().map(|rotten| rotten.error.to_string()),
         });
     }
-    let stored = wal.term(id.index.0);
-    if stored == Some(id.term.0) {
+    if fit(wal, commit, id) == Fit::Held {
         return Ok(false);
     }
-    if let Some(term) = stored
-        && (id.index.0 <= commit || id.index == floor.index)
-    {
-        let stored = EntryId {
-            index: id.index,
-            term: Term(term),
-        };
+    let is_stored = id.index.0 <= wal.last_index();
+    if is_stored && (id.index.0 <= commit || id.index == floor.index) {
+        let stored = stored_from(wal, id.index);
         let dir = log_dir(data);
         let snapshot = id;
         return Err(RecoverError::Diverged {
@@ -222,116 +250,6 @@ fn floor_of<F: Fs>(wal: &Wal<F>) -> EntryId {
     EntryId {
         index: LogIndex(index),
         term: Term(term),
-    }
-}
-
-/// Reads what lies above the snapshot: configurations of all of it, the newest entries for the memory.
-fn fill_cache<F: Fs>(
-    wal: &Wal<F>,
-    commit: u64,
-    snapshot: Option<SnapshotMeta>,
-    options: &RecoverOptions,
-) -> Result<LogCache, RecoverError> {
-    let applied = snapshot.as_ref().map_or(LogIndex(0), |meta| meta.id.index);
-    let last = LogIndex(wal.last_index());
-    let mut scanned = scan(wal, applied.next(), last, options.cache_bytes)?;
-    let (term, vote) = wal.hard_state();
-    let (configuration, configuration_index) = match &snapshot {
-        Some(meta) => (meta.configuration.clone(), meta.configuration_index),
-        None => (options.founding.clone(), LogIndex(0)),
-    };
-    let initial = InitialState {
-        hard_state: HardState {
-            term: Term(term),
-            vote: vote.map(NodeId),
-        },
-        configuration,
-        configuration_index,
-        applied,
-        commit: LogIndex(commit).min(last).max(applied),
-        configurations: scanned.configurations,
-        faulty: Vec::new(), // This daemon does not start on a damaged log.
-    };
-    let mut cache = LogCache::new(initial, floor_of(wal), snapshot, options.cache_bytes);
-    let in_memory = scanned
-        .recent
-        .front()
-        .map_or(last.next(), |entry| entry.index);
-    note_runs(wal, &mut cache, in_memory);
-    cache.append(scanned.recent.make_contiguous());
-    Ok(cache)
-}
-
-/// What a pass over the log found.
-#[derive(Default)]
-struct Scanned {
-    configurations: Vec<(LogIndex, Configuration)>,
-    /// The newest entries, as many as fit.
-    recent: VecDeque<Entry>,
-    recent_bytes: u64,
-}
-
-/// Reads all entries from `first` to `last`.
-fn scan<F: Fs>(
-    wal: &Wal<F>,
-    first: LogIndex,
-    last: LogIndex,
-    cache_bytes: u64,
-) -> Result<Scanned, RecoverError> {
-    let reader = wal.reader();
-    let mut scanned = Scanned::default();
-    let mut next = first;
-    while next <= last {
-        let stored = reader.entries(next.0..last.next().0, READ_BYTES)?;
-        for entry in core_entries(stored)? {
-            next = entry.index.next();
-            scanned.take(entry, cache_bytes)?;
-        }
-    }
-    Ok(scanned)
-}
-
-impl Scanned {
-    fn take(&mut self, entry: Entry, cache_bytes: u64) -> Result<(), RecoverError> {
-        let index = entry.index;
-        if entry.kind == EntryKind::Configuration {
-            let configuration = Configuration::decode(&entry.payload)
-                .map_err(|error| RecoverError::Configuration { index, error })?;
-            self.configurations.push((index, configuration));
-        }
-        self.recent_bytes += entry.bytes();
-        self.recent.push_back(entry);
-        while self.recent_bytes > cache_bytes {
-            let Some(oldest) = self.recent.pop_front() else {
-                break;
-            };
-            self.recent_bytes -= oldest.bytes();
-        }
-        Ok(())
-    }
-}
-
-/// Tells the cache the terms of the entries before `from`, run by run: terms never fall, so the end of a run is found by
-/// halving.
-fn note_runs<F: Fs>(wal: &Wal<F>, cache: &mut LogCache, from: LogIndex) {
-    let term_of = |index: u64| {
-        wal.term(index)
-            .expect("the log knows the terms of its entries")
-    };
-    let mut first = wal.first_index();
-    while first < from.0 {
-        let term = term_of(first);
-        let (mut through, mut beyond) = (first, from.0);
-        while beyond - through > 1 {
-            let middle = through + (beyond - through) / 2;
-            if term_of(middle) == term {
-                through = middle;
-            } else {
-                beyond = middle;
-            }
-        }
-        cache.note_stored(LogIndex(through), Term(term));
-        first = beyond;
     }
 }
 

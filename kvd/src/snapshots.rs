@@ -241,6 +241,34 @@ impl<F: Fs> SnapshotDir<F> {
         Ok(info)
     }
 
+    /// As [`SnapshotDir::write`], unless there is one of the same entry that is still good: it is read again to tell.
+    ///
+    /// # Errors
+    /// As for [`SnapshotDir::write`].
+    ///
+    /// # Panics
+    /// As for [`SnapshotDir::write`].
+    pub fn write_unless_good(
+        &self,
+        view: &Store,
+        meta: &SnapshotMeta,
+    ) -> Result<(), SnapshotDirError> {
+        let name = Name::of(meta.id);
+        if self.complete()?.contains(&name) {
+            match self.verify(name) {
+                Ok(_) => {
+                    // It may have been received; what this node would write itself counts as its own.
+                    let mut state = self.state();
+                    state.horizon = state.horizon.max(name.index);
+                    return Ok(());
+                }
+                Err(SnapshotDirError::Damaged { .. } | SnapshotDirError::Removed { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.write(view, meta).map(drop)
+    }
+
     /// Removes the snapshots that are not needed any more, and returns the last entry of the oldest one that is kept: the
     /// log must be kept from there on.
     ///

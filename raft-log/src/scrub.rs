@@ -37,9 +37,15 @@ impl<F: Fs> Reader<F> {
     /// A walk over all entries that verifies each.
     #[must_use]
     pub fn scrub(&self) -> Scrub<F> {
+        self.scrub_from(0)
+    }
+
+    /// The same, of which the first round begins at `index`.
+    #[must_use]
+    pub fn scrub_from(&self, index: u64) -> Scrub<F> {
         Scrub {
             reader: self.clone(),
-            next: 0,
+            next: index,
         }
     }
 }

@@ -45,6 +45,15 @@ fn every_entry_is_looked_at_once_in_a_round() {
 }
 
 #[test]
+fn first_round_begins_where_it_is_told_to() {
+    let subject = fifty();
+    let mut scrub = subject.wal.as_ref().unwrap().reader().scrub_from(48);
+    let step = scrub.step(u64::MAX).unwrap();
+    assert_eq!((step.indexes, step.is_round_done), (48..51, true));
+    assert_eq!(scrub.step(0).unwrap().indexes, 1..2);
+}
+
+#[test]
 fn rot_is_found_in_each_segment_and_the_walk_goes_on() {
     let subject = fifty();
     let reader = subject.wal.as_ref().unwrap().reader();

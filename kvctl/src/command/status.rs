@@ -1,7 +1,7 @@
 //! `kvctl status`
 
 use kvd::client::{ClientError, NodeReport, Survey};
-use kvd::wire::status::{NodeRole, NodeStatus};
+use kvd::wire::status::{NodeRole, NodeStatus, StorageState};
 use serde_json::{Value, json};
 
 use super::Answer;
@@ -117,13 +117,7 @@ impl Status {
                 Err(found) => warnings.push(format!(
                     "warning: {name}: {found}; journalctl -u kvd on that machine says why"
                 )),
-                Ok(status) if status.storage.state.as_str() != "ok" => {
-                    warnings.push(format!(
-                        "warning: {name}: storage is {}",
-                        status.storage.state.as_str()
-                    ));
-                }
-                Ok(_) => {}
+                Ok(status) => warnings.extend(storage_warning(name, status)),
             }
         }
         if self.summary.leader.is_none() {
@@ -134,6 +128,19 @@ impl Status {
         }
         warnings
     }
+}
+
+fn storage_warning(name: &str, status: &NodeStatus) -> Option<String> {
+    let state = status.storage.state;
+    if state == StorageState::Ok {
+        return None;
+    }
+    let repair = status.repair.as_ref();
+    let how = repair.map_or_else(String::new, |repair| format!(": {repair}"));
+    Some(format!(
+        "warning: {name}: storage is {}{how}",
+        state.as_str()
+    ))
 }
 
 fn row(node: &NodeReport) -> Vec<String> {
@@ -239,6 +246,7 @@ impl View for Status {
 #[cfg(test)]
 mod tests {
     use kvd::client::Found;
+    use kvd::wire::status::RepairProgress;
 
     use super::*;
 
@@ -292,6 +300,29 @@ mod tests {
         assert_eq!(json["cluster"]["healthy"], json!(true));
         assert_eq!(json["nodes"][2]["reachable"], json!(false));
         assert_eq!(json["nodes"][0]["reachable"], json!(true));
+    }
+
+    #[test]
+    fn repairing_node_says_how_far_it_is_and_for_whom_it_waits() {
+        let mut repairing = node("n2", NodeRole::Follower, 3);
+        let status = repairing.status.as_mut().unwrap();
+        status.storage.state = StorageState::Repairing;
+        status.repair = Some(RepairProgress {
+            damaged: 2,
+            first: 17,
+            waiting_for: vec!["n1".to_owned(), "n3".to_owned()],
+        });
+        let leader = node("n1", NodeRole::Leader, 3);
+        let status = self::status(vec![leader, repairing, dead("n3")]);
+        let human = String::from_utf8(status.human()).unwrap();
+        let expected = "warning: n2: storage is repairing: 2 damaged entries, the oldest 17, waiting for n1, n3";
+        assert!(human.contains(expected), "{human}");
+        let json = status.json();
+        assert_eq!(json["nodes"][1]["storage"]["state"], json!("repairing"));
+        assert_eq!(
+            json["nodes"][1]["repair"],
+            json!({"damaged": 2, "first": 17, "waiting_for": ["n1", "n3"]})
+        );
     }
 
     #[test]

@@ -117,6 +117,9 @@ impl Driver {
         if self.space.is_full() {
             reasons.push("no space left for the log".into());
         }
+        if let Some(repair) = self.repair_progress() {
+            reasons.push(repair.to_string());
+        }
         if self.stopping.is_some() {
             reasons.push("the node is stopping".into());
         }

@@ -14,16 +14,16 @@ pub struct SnapshotOrder {
     pub view: Store,
     /// What it covers.
     pub meta: SnapshotMeta,
-    /// Keep only this one: the log has run out of room, and must not be kept for an older one.
+    /// Keep only this one: the log has run out of room, or is damaged, and must not be kept for an older one.
     pub only_one: bool,
 }
 
-/// A snapshot from the leader that is complete, verified and durable here, but not yet accepted by the core.
+/// A snapshot from a peer that is complete, verified and durable here, but not yet accepted by the core.
 #[derive(Debug)]
 pub struct StagedSnapshot {
     /// The shell's number for it, see [`Effect::SnapshotTaken`].
     pub ticket: u64,
-    /// The leader's message.
+    /// The peer's message.
     pub envelope: Envelope,
     /// What the file says of itself.
     pub header: SnapshotHeader,
@@ -44,11 +44,16 @@ pub(super) struct Snapshots {
     bytes_since: u64,
     writing: bool,
     wanted: bool,
+    /// The log is damaged at this entry: a snapshot that covers it is wanted, and the log only from there on.
+    instead_of: Option<LogIndex>,
     /// After one that could not be written, the next is not tried before this tick.
     not_before: u64,
     /// Term of the entry that was applied last; a snapshot names it.
     applied_term: raft_core::Term,
-    staged: Option<StagedSnapshot>,
+    /// The one that the core is just being offered.
+    offered: Option<StagedSnapshot>,
+    /// The one that the core has accepted. It installs it at once, or as soon as the log up to it is durable.
+    accepted: Option<StagedSnapshot>,
 }
 
 impl Snapshots {
@@ -59,10 +64,34 @@ impl Snapshots {
             bytes_since: 0,
             writing: false,
             wanted: false,
+            instead_of: None,
             not_before: 0,
             applied_term: id.term,
-            staged: None,
+            offered: None,
+            accepted: None,
         }
+    }
+
+    /// Wants a snapshot in place of the damaged entry at `index`, which is applied.
+    pub(super) fn want_instead_of(&mut self, index: LogIndex) {
+        self.instead_of = self.instead_of.max(Some(index));
+    }
+
+    /// The newest snapshot is not to be counted on any more.
+    pub(super) fn forget_newest(&mut self) {
+        self.newest = LogIndex(0);
+    }
+
+    /// The core has accepted the snapshot that ends with `id`. One that it accepted before is of no use any more.
+    pub(super) fn accept(&mut self, id: EntryId) {
+        let offered = self.offered.take();
+        assert!(
+            offered
+                .as_ref()
+                .is_some_and(|it| it.header.index == id.index.0),
+            "the core accepted snapshot {id}, and was offered another"
+        );
+        self.accepted = offered;
     }
 
     pub(super) fn count(&mut self, entry: &Entry) {
@@ -89,7 +118,13 @@ impl Driver {
         let due = self.snapshots.wanted
             || self.snapshots.bytes_since >= self.options.snapshot_every_bytes;
         let new = applied > self.snapshots.newest;
-        if !(due && new || starved)
+        let first = self.node.storage().first_index();
+        self.snapshots.instead_of.take_if(|index| *index < first); // Purged meanwhile.
+        let damaged = self
+            .snapshots
+            .instead_of
+            .is_some_and(|index| index <= applied);
+        if !(due && new || starved || damaged)
             || self.snapshots.writing
             || self.now < self.snapshots.not_before
             || applied > self.node.persisted_index()
@@ -116,7 +151,7 @@ impl Driver {
             .push(Effect::WriteSnapshot(Box::new(SnapshotOrder {
                 view: self.store.clone(),
                 meta,
-                only_one: starved,
+                only_one: starved || damaged,
             })));
     }
 
@@ -146,12 +181,12 @@ impl Driver {
     pub(super) fn handle_snapshot_staged(&mut self, staged: StagedSnapshot) {
         let envelope = staged.envelope.clone();
         let ticket = staged.ticket;
-        self.snapshots.staged = Some(staged);
+        self.snapshots.offered = Some(staged);
         if let Err(rejected) = self.node.step(envelope) {
             tracing::info!(%rejected, "snapshot not needed");
         }
         self.run_core();
-        self.snapshots.staged = None;
+        self.snapshots.offered = None;
         self.effects.push(Effect::SnapshotTaken { ticket });
     }
 
@@ -162,12 +197,12 @@ impl Driver {
         };
         let staged = self
             .snapshots
-            .staged
+            .accepted
             .take()
-            .expect("the core installs only the snapshot it was just stepped with");
+            .expect("the core installs only what it has accepted");
         assert_eq!(
             meta.id.index.0, staged.header.index,
-            "the core took another snapshot than the staged one"
+            "the core installs another snapshot than the accepted one"
         );
         self.store = staged.store;
         self.snapshots.newest = meta.id.index;

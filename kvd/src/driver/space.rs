@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use raft_core::{Entry, PersistId};
+use raft_core::{Persist, PersistId};
 
 use crate::log_worker::LogReport;
 
@@ -53,13 +53,13 @@ impl LogSpace {
     }
 
     /// Everything proposed so far is in this persist part, or was cut off again.
-    pub(super) fn spend(&mut self, id: PersistId, entries: &[Entry]) {
+    pub(super) fn spend(&mut self, persist: &Persist) {
         self.proposed = 0;
-        let bytes = entries
-            .iter()
+        let written = persist.repaired.iter().chain(&persist.entries);
+        let bytes = written
             .map(|entry| entry.payload.len() as u64 + ENTRY_OVERHEAD_BYTES)
             .sum();
-        self.spent.push_back((id, bytes));
+        self.spent.push_back((persist.id, bytes));
     }
 
     /// Notes at each turn of a leader whether a write waits that has no room.

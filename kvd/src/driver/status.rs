@@ -65,6 +65,7 @@ impl Driver {
             certificate_expires: self.facts.certificate_expires.clone(),
             uptime_s: self.now * TICK_MS / 1000,
             version: env!("CARGO_PKG_VERSION").into(),
+            repair: self.repair_progress(),
         }
     }
 
@@ -72,6 +73,8 @@ impl Driver {
         StorageStatus {
             state: if self.space.is_full() {
                 StorageState::Full
+            } else if self.node.status().repair.is_some() {
+                StorageState::Repairing
             } else {
                 StorageState::Ok
             },
@@ -94,7 +97,7 @@ impl Driver {
         }
     }
 
-    fn name_of(&self, id: NodeId) -> String {
+    pub(super) fn name_of(&self, id: NodeId) -> String {
         self.member(id)
             .map_or_else(|| hex(id), |member| member.name.clone())
     }

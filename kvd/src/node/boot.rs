@@ -26,6 +26,9 @@ const WAITING_COUNT_MAX: usize = 65_536;
 /// one for segments that are not full or not whole.
 const LOG_PARTS_BESIDE: u64 = 2;
 
+/// Damaged entries that are logged one by one at start; how many there are is logged in any case.
+const TOLD_DAMAGE_MAX: usize = 16;
+
 /// A node that could start serving.
 pub(super) struct Booted {
     pub(super) cluster: u32,
@@ -53,6 +56,9 @@ pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
     }
     let recovered = recover(&fs, &config.node.data, &recover_options(config, &identity))?;
     tracing::info!(log = %recovered.opened, "log recovered");
+    for corruption in recovered.opened.damage().take(TOLD_DAMAGE_MAX) {
+        tracing::error!(%corruption, "damage found in the log");
+    }
     // The directory is locked from here on, so nobody else can be counting.
     let (boot_counter, boot_id) = identity.begin_incarnation(&fs)?;
     let reader = recovered.wal.reader();

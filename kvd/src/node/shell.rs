@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::clients::{Clients, NewClient};
 use super::facts::FactFinder;
 use super::log_thread::{FromLog, LogThread};
+use super::scrub_thread::ScrubThread;
 use super::snapshot_tasks::SnapshotTasks;
 use super::unix_socket::{self, SocketClient};
 use super::{Asker, Control, admission, boot};
@@ -77,6 +78,7 @@ struct Shell {
     endpoint: Arc<Endpoint>,
     network: mpsc::Receiver<NetEvent>,
     log: LogThread,
+    _scrub: ScrubThread,
     reports: mpsc::UnboundedReceiver<FromLog>,
     inbox: mpsc::Receiver<Event>,
     tasks: SnapshotTasks,
@@ -130,6 +132,8 @@ impl Shell {
         let failures = tell_reports.clone();
         let log = LogThread::start(booted.worker, config.log.segment_bytes, tell_reports)
             .map_err(|error| Failure::start("a thread", &error))?;
+        let scrub = ScrubThread::start(&booted.reader, tell_inbox.clone())
+            .map_err(|error| Failure::start("a thread", &error))?;
         let tasks = SnapshotTasks {
             dir: booted.snapshots,
             inbox: tell_inbox,
@@ -143,6 +147,7 @@ impl Shell {
             endpoint: Arc::new(endpoint),
             network,
             log,
+            _scrub: scrub,
             reports,
             inbox,
             tasks,
@@ -403,15 +408,20 @@ impl Shell {
                 // Purged meanwhile; the core decides what to do instead.
                 Err(ReadError::Compacted { .. }) => None,
                 Ok(Err(error)) => unreadable(&error.to_string()).await,
-                Err(error) => unreadable(&error.to_string()).await,
+                Err(error) => {
+                    if let ReadError::Corrupt(_) = &error {
+                        let _ = inbox.send(Event::Faulty(vec![fetch.range.start])).await;
+                    }
+                    unreadable(&error.to_string()).await
+                }
             };
             let _ = inbox.send(Event::Fetched { fetch, entries }).await;
         });
     }
 }
 
-/// The core asks again as soon as it hears of the failure. Without a pause an entry that has rotted would keep a processor and
-/// the node's log busy.
+/// The core asks again as soon as it hears of the failure. Without a pause an entry that cannot be had before it is repaired or
+/// purged would keep a processor and the node's log busy.
 async fn unreadable(error: &str) -> Option<Vec<raft_core::Entry>> {
     tracing::warn!(error, "entries not readable");
     tokio::time::sleep(FETCH_RETRY_DELAY).await;

@@ -61,10 +61,14 @@ impl SnapshotTasks {
     pub(super) fn send(&self, endpoint: Arc<Endpoint>, to: NodeId, envelope: Envelope) {
         let tasks = self.clone();
         tokio::spawn(async move {
+            let id = envelope.message.snapshot().map(|meta| meta.id);
             let outcome = match tasks.stream(&endpoint, to, envelope).await {
                 Ok(()) => SnapshotOutcome::Delivered,
                 Err(error) => {
                     tracing::warn!(%to, %error, "snapshot not delivered");
+                    if let Some(id) = id.filter(|_| is_rotten(&error)) {
+                        let _ = tasks.inbox.send(Event::SnapshotRotten(id)).await;
+                    }
                     SnapshotOutcome::Failed
                 }
             };
@@ -181,13 +185,20 @@ impl SnapshotTasks {
     }
 }
 
+/// Whether the own snapshot is why it could not be sent: it is damaged, or gone.
+fn is_rotten(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<SnapshotDirError>();
+    matches!(
+        error,
+        Some(SnapshotDirError::Damaged { .. } | SnapshotDirError::NotFound { .. })
+    )
+}
+
 fn write_and_prune(
     dir: &SnapshotDir<OsFs>,
     order: &SnapshotOrder,
 ) -> Result<WrittenSnapshot, SnapshotDirError> {
-    if !dir.list()?.iter().any(|info| info.id == order.meta.id) {
-        dir.write(&order.view, &order.meta)?;
-    }
+    dir.write_unless_good(&order.view, &order.meta)?;
     let oldest_kept = if order.only_one {
         dir.prune_to(1)?
     } else {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use raft_core::{ConfigurationError, EntryId, LogIndex, UnknownEntryKind};
-use raft_log::{OpenError, ReadError, WalError};
+use raft_log::{Corruption, OpenError, ReadError, WalError};
 
 use crate::exit::{ExitCode, Failure};
 use crate::snapshots::SnapshotDirError;
@@ -18,6 +18,9 @@ pub enum RecoverError {
     /// The log could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// An entry is damaged, and there is no other node that could have a copy.
+    #[error("{0}; no other node has a copy")]
+    Alone(Corruption),
     /// The log could not be changed.
     #[error(transparent)]
     Wal(#[from] WalError),
@@ -71,6 +74,10 @@ impl From<RecoverError> for Failure {
         let damaged = || Failure::new(ExitCode::DataDamaged, &what).with_help(REPLACE);
         match error {
             RecoverError::Open(error) => error.into(),
+            RecoverError::Alone(corruption) => Failure {
+                what,
+                ..OpenError::Corrupt(corruption).into()
+            },
             RecoverError::Wal(error) => error.into(),
             RecoverError::Read(ReadError::Corrupt(corruption)) => {
                 OpenError::Corrupt(corruption).into()

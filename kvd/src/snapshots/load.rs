@@ -25,6 +25,8 @@ pub struct Loaded {
     pub newest: Option<(SnapshotHeader, Store)>,
     /// Newer ones that are not, newest first.
     pub damaged: Vec<Rotten>,
+    /// Newer ones that were not asked for, newest first.
+    pub passed_over: Vec<EntryId>,
 }
 
 impl<F: Fs> SnapshotDir<F> {
@@ -34,15 +36,34 @@ impl<F: Fs> SnapshotDir<F> {
     /// The file system failed, or a file was written by a newer program: falling back to an older one would then throw away
     /// what is not damaged at all.
     pub fn load_newest(&self) -> Result<Loaded, SnapshotDirError> {
-        let mut damaged = Vec::new();
+        self.load_newest_of(|_| true)
+    }
+
+    /// As [`SnapshotDir::load_newest`], of those that end with an entry which passes the test. The others stay as well.
+    ///
+    /// # Errors
+    /// As for [`SnapshotDir::load_newest`].
+    pub fn load_newest_of(
+        &self,
+        is_usable: impl Fn(EntryId) -> bool,
+    ) -> Result<Loaded, SnapshotDirError> {
+        let (mut damaged, mut passed_over) = (Vec::new(), Vec::new());
         for name in self.complete()?.into_iter().rev() {
+            if !is_usable(name.id()) {
+                passed_over.push(name.id());
+                continue;
+            }
             match self.load(name) {
                 Ok((header, store, known)) => {
                     self.note_good(name, known);
                     let mut state = self.state();
                     state.horizon = state.horizon.max(name.index);
                     let newest = Some((header, store));
-                    return Ok(Loaded { newest, damaged });
+                    return Ok(Loaded {
+                        newest,
+                        damaged,
+                        passed_over,
+                    });
                 }
                 Err(error @ SnapshotDirError::Damaged { .. }) => {
                     self.note_failure(name, &error);
@@ -52,8 +73,11 @@ impl<F: Fs> SnapshotDir<F> {
                 Err(error) => return Err(error),
             }
         }
-        let newest = None;
-        Ok(Loaded { newest, damaged })
+        Ok(Loaded {
+            newest: None,
+            damaged,
+            passed_over,
+        })
     }
 
     pub(super) fn load(

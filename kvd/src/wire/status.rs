@@ -4,6 +4,7 @@
 //! Node ids are 16 hexadecimal digits in text, because a 64-bit number does not survive every JSON reader.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,35 @@ pub struct StorageStatus {
     pub disk_free_bytes: u64,
 }
 
+/// How the repair of a damaged log stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RepairProgress {
+    /// Entries that are damaged and not back yet.
+    pub damaged: u64,
+    /// The oldest of them.
+    pub first: u64,
+    /// Names of the other voters that have not said that they never had it. One of them may have it: if it is down, this node
+    /// waits for it. Empty if none of them ever had it: then only a leader or a snapshot decides.
+    #[serde(deserialize_with = "vec_at_most::<_, _, MEMBERS_CEILING>")]
+    pub waiting_for: Vec<String>,
+}
+
+impl fmt::Display for RepairProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RepairProgress {
+            damaged,
+            first,
+            waiting_for,
+        } = self;
+        write!(f, "{damaged} damaged entries, the oldest {first}, ")?;
+        if waiting_for.is_empty() {
+            f.write_str("waiting for a leader or a snapshot")
+        } else {
+            write!(f, "waiting for {}", waiting_for.join(", "))
+        }
+    }
+}
+
 /// The rolling hash over everything applied. Equal on equal replicas at the same index.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StateHash {
@@ -143,6 +173,8 @@ pub struct NodeStatus {
     pub uptime_s: u64,
     /// Version of the program.
     pub version: String,
+    /// How the repair of its log stands; `None` unless entries are damaged.
+    pub repair: Option<RepairProgress>,
 }
 
 #[cfg(test)]
@@ -165,6 +197,7 @@ mod tests {
             },
             "state_hash": {"applied": 9, "hash": "0123456789abcdef"},
             "certificate_expires": "2027-11-21T00:00:00Z", "uptime_s": 5, "version": "0.1.0",
+            "repair": {"damaged": 3, "first": 17, "waiting_for": ["n2", "n3"]},
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(

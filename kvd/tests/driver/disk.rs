@@ -17,6 +17,8 @@ pub struct Disk {
     pub full: bool,
     pub purged: Vec<EntryId>,
     pub noted: Vec<LogIndex>,
+    /// Damaged entries that were put back.
+    pub repaired: Vec<LogIndex>,
     /// What is on it.
     pub entries: BTreeMap<LogIndex, Entry>,
     submitted: PersistId,
@@ -33,6 +35,7 @@ impl Disk {
             full: false,
             purged: Vec::new(),
             noted: Vec::new(),
+            repaired: Vec::new(),
             entries: BTreeMap::new(),
             submitted: PersistId(0),
             hard_state: HardState::default(),
@@ -60,6 +63,13 @@ impl Disk {
         }
     }
 
+    /// A new life of the node begins; gives its term and vote. What was not synced is lost.
+    pub fn restart(&mut self) -> HardState {
+        self.queue.clear();
+        self.submitted = PersistId(0);
+        self.hard_state
+    }
+
     /// The last index on the disk.
     pub fn synced(&self) -> LogIndex {
         self.last
@@ -81,8 +91,13 @@ impl Disk {
         let mut persisted = None;
         for persist in self.queue.drain(..count) {
             self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
-            if let Some(meta) = &persist.snapshot {
+            if let Some(meta) = &persist.snapshot
+                && !persist.snapshot_keeps_log
+            {
                 self.last = meta.id.index;
+            }
+            for entry in persist.repaired {
+                self.repaired.push(entry.index);
             }
             for entry in persist.entries {
                 self.last = entry.index;

@@ -12,6 +12,7 @@ mod durability;
 mod ends;
 mod outcomes;
 mod reads;
+mod repair;
 mod requests;
 mod sessions;
 mod slow_disk;

@@ -9,6 +9,7 @@
 mod cache;
 mod crash;
 mod recover;
+mod repair;
 mod snapshots;
 mod support;
 mod twice;

@@ -14,12 +14,12 @@ use crate::support::{
     open_snapshots, options, persist, receive, snapshot_bytes, start, store_at,
 };
 
-fn in_term_one(_: u64) -> u64 {
+pub fn in_term_one(_: u64) -> u64 {
     1
 }
 
 /// Runs a node's log through some parts and ends as `kill -9` would.
-fn run(fs: &SimFs, parts: Vec<Persist>, commit: u64) {
+pub fn run(fs: &SimFs, parts: Vec<Persist>, commit: u64) {
     let mut worker = LogWorker::new(start(fs).expect("a healthy disk").wal);
     for part in parts {
         worker.push(LogJob::Persist(part));
@@ -31,14 +31,14 @@ fn run(fs: &SimFs, parts: Vec<Persist>, commit: u64) {
     fs.crash_process();
 }
 
-fn write_snapshot(fs: &SimFs, index: u64) {
+pub fn write_snapshot(fs: &SimFs, index: u64) {
     let view = store_at(index, in_term_one);
     open_snapshots(fs)
         .write(&view, &meta(index, 1))
         .expect("a healthy disk");
 }
 
-fn receive_snapshot(fs: &SimFs, index: u64, term: u64) {
+pub fn receive_snapshot(fs: &SimFs, index: u64, term: u64) {
     let meta = meta(index, term);
     let bytes = snapshot_bytes(&store_at(index, |_| term), &meta);
     receive(&open_snapshots(fs), &bytes, &meta).expect("a healthy disk");

@@ -236,6 +236,29 @@ fn snapshot_that_rots_after_it_was_loaded_stops_pruning() {
     assert_eq!(indexes(&dir), [20, 40]);
 }
 
+/// Case 36: it is written anew under the same name, and what was received counts as the node's own once it would write that
+/// itself.
+#[test]
+fn snapshot_is_written_again_only_if_it_has_rotted() {
+    let fs = with_two();
+    let dir = open_snapshots(&fs);
+    dir.load_newest().unwrap();
+    let view = store_at(60, in_term_one);
+    let bytes = snapshot_bytes(&view, &meta(60, 1));
+    receive(&dir, &bytes, &meta(60, 1)).unwrap();
+    assert_eq!(dir.prune_to(1).unwrap(), id(40, 1), "not reached here");
+    let syncs = fs.syncs();
+    dir.write_unless_good(&view, &meta(60, 1)).unwrap();
+    assert_eq!(fs.syncs(), syncs, "it is good");
+    let file = dir.list().unwrap().pop().unwrap().file;
+    fs.flip_bit(&file, 12_345);
+    dir.write_unless_good(&view, &meta(60, 1)).unwrap();
+    assert!(fs.syncs() > syncs);
+    assert_eq!(dir.prune_to(1).unwrap(), id(60, 1));
+    assert_eq!(indexes(&dir), [60]);
+    assert_eq!(newest(&fs), state(60));
+}
+
 /// Case 36: rot that begins while the file is being sent is found before the end goes out.
 #[test]
 fn snapshot_that_rots_while_it_is_sent_never_arrives_whole() {

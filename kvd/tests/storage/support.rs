@@ -18,7 +18,7 @@ use raft_core::{
     SnapshotMeta, Storage, StorageError, Term,
 };
 use raft_log::fs::{Fs, SimFs, is_stopped};
-use raft_log::record::payload_checksum;
+use raft_log::record::{HEADER_BYTES, decode, payload_checksum};
 use raft_log::{Binding, OpenError, Options, Wal, WalError};
 
 pub const CLUSTER: u32 = 0x00c0_ffee;
@@ -196,6 +196,53 @@ pub fn start(fs: &SimFs) -> Result<Recovered<SimFs>, RecoverError> {
 
 pub fn open_snapshots(fs: &SimFs) -> SnapshotDir<SimFs> {
     SnapshotDir::open(fs, &snapshot_dir(&data()), snapshot_options()).expect("a healthy disk")
+}
+
+/// A segment's header comes before its records, and a local prefix before each of them.
+const SEGMENT_HEADER_BYTES: usize = 4096;
+const PREFIX_BYTES: usize = 16;
+
+/// What of a record is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing but its neighbours tells what it was.
+    Header,
+    /// The header still tells term and kind.
+    Payload,
+}
+
+/// Flips a bit in the record of an entry.
+pub fn damage(fs: &SimFs, index: u64, part: Part) {
+    let (file, offset) = record_at(fs, index);
+    let within = match part {
+        Part::Header => 4,
+        Part::Payload => HEADER_BYTES as u64 + 5,
+    };
+    fs.flip_bit(&file, (offset + within) * 8);
+}
+
+/// The medium does not give back the beginning of the record of an entry any more.
+pub fn make_unreadable(fs: &SimFs, index: u64) {
+    let (file, offset) = record_at(fs, index);
+    fs.set_unreadable(&file, offset);
+}
+
+/// The segment with the record of an entry, and the offset of its header.
+fn record_at(fs: &SimFs, index: u64) -> (PathBuf, u64) {
+    let dir = log_dir(&data());
+    let segments = fs.list(&dir).expect("a healthy disk").into_iter();
+    for name in segments.filter(|name| name.starts_with("segment-")) {
+        let file = dir.join(name);
+        let bytes = fs.bytes(&file);
+        let mut at = SEGMENT_HEADER_BYTES + PREFIX_BYTES;
+        while let Some(Ok((header, _, used))) = bytes.get(at..).map(|rest| decode(CLUSTER, rest)) {
+            if header.index == index {
+                return (file, at as u64);
+            }
+            at = (at + used).next_multiple_of(8) + PREFIX_BYTES;
+        }
+    }
+    panic!("there is no entry {index}")
 }
 
 /// Names of what lies in the snapshot directory.

@@ -34,6 +34,12 @@ pub struct NodeView {
     pub snapshot_index: u64,
     /// Index and hash of its state.
     pub state_hash: (u64, String),
+    /// How its storage does.
+    pub storage: String,
+    /// Damaged entries of its log.
+    pub damaged: u64,
+    /// For whom it waits to get them back.
+    pub repair_waits_for: Vec<String>,
 }
 
 impl ClusterStatus {
@@ -102,6 +108,17 @@ impl NodeView {
                 hash["applied"].as_u64().unwrap_or_default(),
                 hash["hash"].as_str().unwrap_or_default().to_owned(),
             ),
+            storage: json["storage"]["state"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            damaged: json["repair"]["damaged"].as_u64().unwrap_or_default(),
+            repair_waits_for: json["repair"]["waiting_for"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|name| name.as_str().map(str::to_owned))
+                .collect(),
         }
     }
 }

@@ -112,6 +112,54 @@ fn a_node_that_was_away_catches_up_by_a_snapshot() {
     );
 }
 
+/// Case 36: the leader's snapshots have rotted when a node needs one. It writes another one and sends that.
+#[test]
+fn a_node_that_was_away_gets_another_snapshot_when_the_first_has_rotted() {
+    let mut cluster = small_log();
+    overwrite(&cluster, 64 * KIB);
+    cluster.wait_converged();
+    let away = (cluster.leader() + 1) % 3;
+    let last_seen = cluster.view(away).expect("it runs").last_applied;
+    cluster.nodes[away].kill();
+    overwrite(&cluster, 3 * LOG_BYTES);
+    let leader = cluster.leader();
+    wait_for("the leader to discard old log", PATIENCE, || {
+        cluster
+            .view(leader)
+            .filter(|view| view.first_index > last_seen + 1)
+    });
+    let rotten = rot_snapshots(&cluster, leader);
+    cluster.nodes[away].start();
+    let target = cluster.view(leader).expect("it runs").commit_index;
+    cluster.wait_applied(away, target);
+    let log = cluster.nodes[leader].log();
+    let told = log
+        .lines()
+        .any(|line| line.contains("snapshot not delivered") && line.contains(&rotten));
+    assert!(told, "it was not sent first: {log}");
+    cluster.wait_converged();
+    assert!(cluster.local_export(away) == cluster.local_export(leader));
+}
+
+/// Flips a bit in every snapshot of a node, and returns the name of the newest.
+fn rot_snapshots(cluster: &Cluster, node: usize) -> String {
+    let dir = cluster.nodes[node].data_dir().join("snapshots");
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .expect("a data directory can be read")
+        .map(|entry| entry.expect("a data directory can be read").path())
+        .collect();
+    files.sort();
+    for file in &files {
+        let mut bytes = std::fs::read(file).expect("a snapshot can be read");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        // In place, as rot does; the node may have the file open.
+        std::fs::write(file, bytes).expect("a snapshot can be written");
+    }
+    let newest = files.last().and_then(|file| file.file_name());
+    newest.expect("there is one").display().to_string()
+}
+
 fn restart_all(cluster: &mut Cluster) {
     for node in &mut cluster.nodes {
         node.kill();

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::kv::command::{Command, KeyRange, KeyValue, Op, command_crc};
 use crate::kv::golden;
-use crate::wire::status::{NodeRole, StateHash, StorageState, StorageStatus};
+use crate::wire::status::{NodeRole, RepairProgress, StateHash, StorageState, StorageStatus};
 
 fn requests() -> Vec<RequestFrame> {
     let command = Command::from(Op::Increment {
@@ -135,6 +135,11 @@ pub(crate) fn status() -> NodeStatus {
         certificate_expires: "2027-11-21T00:00:00Z".into(),
         uptime_s: 5,
         version: "0.1.0".into(),
+        repair: Some(RepairProgress {
+            damaged: 3,
+            first: 17,
+            waiting_for: vec!["n2".into(), "n3".into()],
+        }),
     }
 }
 
