@@ -6,14 +6,18 @@
 //! preamble, version, length bounds, checksum, binding, fields. `docs/log-format.md` has the tables.
 
 use crate::options::Binding;
-use crate::record::{self, HEADER_BYTES};
 
 mod seal;
+mod stored;
 mod twin;
 
 pub(crate) use self::seal::{
     Footer, SEAL_FOOTER_BYTES, SEAL_LINE_BYTES, SEAL_PAGE_BYTES, SealLine, footer_offset,
     records_end,
+};
+pub(crate) use self::stored::{
+    ALIGN, BadRecord, HEAD_BYTES, Names, PREFIX_BYTES, Prefix, Stored, StoredHead, bind,
+    decode_head, decode_stored, stored_bytes,
 };
 pub(crate) use self::twin::{
     TWIN_CONTENT_BYTES_MAX, TWIN_FILE_BYTES, TWIN_STRIDE, TwinCopy, decode_twin, encode_twin,
@@ -32,17 +36,12 @@ pub(crate) const TWIN_VERSION: u32 = 1;
 /// read can be counted on from.
 pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
 
-/// Local prefix in front of each stored record: `synced_to`, `bind`, `generation`.
-pub(crate) const PREFIX_BYTES: usize = 16;
-/// Records start at multiples of this.
-pub(crate) const ALIGN: u64 = 8;
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RLOGSEGM";
 pub(crate) const CONTROL_MAGIC: [u8; 8] = *b"RLOGCTRL";
 pub(crate) const HARD_STATE_MAGIC: [u8; 8] = *b"RLOGVOTE";
 
 const PREAMBLE_BYTES: usize = 16;
 
-const _: () = assert!(PREFIX_BYTES.is_multiple_of(8));
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(SEAL_PAGE_BYTES));
 
 /// What did not check in a block or record.
@@ -191,171 +190,6 @@ pub(crate) struct SegmentHeader {
 pub(crate) const SEGMENT_HEADER_USED: usize = 88;
 
 const _: () = assert!(SEGMENT_HEADER_USED <= 512);
-
-/// The local prefix of a stored record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Prefix {
-    /// Offset in this segment up to which a sync had returned when this record was written.
-    pub(crate) synced_to: u32,
-    pub(crate) bind: u32,
-    pub(crate) generation: u64,
-}
-
-/// Bytes that an entry takes in a segment, with prefix and padding.
-#[must_use]
-pub(crate) fn stored_bytes(payload_bytes: u64) -> u64 {
-    (PREFIX_BYTES as u64 + HEADER_BYTES as u64 + payload_bytes).next_multiple_of(ALIGN)
-}
-
-/// Checksum that ties a record to this place in this segment and generation.
-#[must_use]
-pub(crate) fn bind(
-    nonce: u64,
-    offset: u32,
-    synced_to: u32,
-    generation: u64,
-    header_crc: u32,
-    payload_crc: u32,
-) -> u32 {
-    let mut bytes = [0; 32];
-    bytes[0..8].copy_from_slice(&nonce.to_le_bytes());
-    bytes[8..12].copy_from_slice(&offset.to_le_bytes());
-    bytes[12..16].copy_from_slice(&synced_to.to_le_bytes());
-    bytes[16..24].copy_from_slice(&generation.to_le_bytes());
-    bytes[24..28].copy_from_slice(&header_crc.to_le_bytes());
-    bytes[28..32].copy_from_slice(&payload_crc.to_le_bytes());
-    crc32fast::hash(&bytes)
-}
-
-impl Prefix {
-    pub(crate) fn encode(&self) -> [u8; PREFIX_BYTES] {
-        let mut bytes = [0; PREFIX_BYTES];
-        bytes[0..4].copy_from_slice(&self.synced_to.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.bind.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.generation.to_le_bytes());
-        bytes
-    }
-
-    pub(crate) fn decode(bytes: &[u8; PREFIX_BYTES]) -> Prefix {
-        Prefix {
-            synced_to: u32_at(bytes, 0),
-            bind: u32_at(bytes, 4),
-            generation: u64_at(bytes, 8),
-        }
-    }
-}
-
-/// A record found valid at its place in a segment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stored<'a> {
-    pub(crate) prefix: Prefix,
-    pub(crate) header: record::RecordHeader,
-    pub(crate) payload: &'a [u8],
-    /// Offset behind the record and its padding.
-    pub(crate) end: u64,
-}
-
-/// A record that does not check, with what is still known of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BadRecord {
-    pub(crate) fault: Fault,
-    /// What the header says, if it is intact.
-    pub(crate) names: Option<Names>,
-}
-
-impl BadRecord {
-    pub(crate) fn unnamed(fault: Fault) -> BadRecord {
-        BadRecord { fault, names: None }
-    }
-}
-
-/// Which entry a record is, as its header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Names {
-    pub(crate) index: u64,
-    pub(crate) term: u64,
-    pub(crate) kind: u8,
-}
-
-impl Names {
-    pub(crate) fn of(header: &record::RecordHeader) -> Names {
-        Names {
-            index: header.index,
-            term: header.term,
-            kind: header.kind,
-        }
-    }
-}
-
-/// Decodes the record stored at `offset`; `bytes` begin there. Checks header, payload and bind.
-pub(crate) fn decode_stored(
-    cluster: u32,
-    nonce: u64,
-    offset: u64,
-    bytes: &[u8],
-) -> Result<Stored<'_>, BadRecord> {
-    let unnamed = BadRecord::unnamed;
-    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
-        return Err(unnamed(Fault::new(
-            Check::Length,
-            (PREFIX_BYTES + HEADER_BYTES) as u64,
-            bytes.len() as u64,
-        )));
-    };
-    let prefix = Prefix::decode(prefix);
-    let (header, payload, used) = record::decode(cluster, rest).map_err(|error| BadRecord {
-        fault: fault_of(error),
-        names: record::decode_header(cluster, rest)
-            .ok()
-            .as_ref()
-            .map(Names::of),
-    })?;
-    let Ok(place) = u32::try_from(offset) else {
-        return Err(unnamed(Fault::new(Check::Length, u32::MAX, offset)));
-    };
-    // The header's own checksum lies in its last four bytes.
-    let header_crc = u32_at(rest, HEADER_BYTES - 4);
-    let expected = bind(
-        nonce,
-        place,
-        prefix.synced_to,
-        prefix.generation,
-        header_crc,
-        header.payload_crc,
-    );
-    if prefix.bind != expected {
-        let fault = Fault::new(Check::Bind, expected, prefix.bind);
-        return Err(BadRecord {
-            fault,
-            names: Some(Names::of(&header)),
-        });
-    }
-    let end = offset + ((PREFIX_BYTES + used) as u64).next_multiple_of(ALIGN);
-    Ok(Stored {
-        prefix,
-        header,
-        payload,
-        end,
-    })
-}
-
-fn fault_of(error: record::RecordError) -> Fault {
-    use record::RecordError;
-    match error {
-        RecordError::Truncated { needed, found } => Fault::new(Check::Length, needed, found),
-        RecordError::Blank => Fault::new(Check::Blank, 1u32, 0u32),
-        RecordError::HeaderChecksum { expected, found } => {
-            Fault::new(Check::HeaderChecksum, expected, found)
-        }
-        RecordError::PayloadChecksum {
-            expected, found, ..
-        } => Fault::new(Check::PayloadChecksum, expected, found),
-        RecordError::NewerVersion { found } => {
-            Fault::new(Check::RecordVersion, record::RECORD_VERSION, found)
-        }
-        RecordError::Nonsense { .. } => Fault::new(Check::RecordFields, 1u32, 0u32),
-    }
-}
 
 impl SegmentHeader {
     pub(crate) fn encode(&self, binding: Binding) -> [u8; SEGMENT_HEADER_USED] {

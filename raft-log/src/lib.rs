@@ -100,6 +100,7 @@ mod hard_state;
 mod mmap;
 mod options;
 mod pending;
+mod pieces;
 mod preparer_thread;
 pub mod print;
 mod reader;

@@ -109,6 +109,35 @@ pub fn payload_checksum(cluster: u32, payload: &[u8]) -> u32 {
     }
 }
 
+/// The checksum of a payload that comes in pieces.
+pub(crate) struct PayloadChecksum {
+    hasher: crc32fast::Hasher,
+    is_empty: bool,
+}
+
+impl PayloadChecksum {
+    pub(crate) fn new(cluster: u32) -> PayloadChecksum {
+        PayloadChecksum {
+            hasher: crc32fast::Hasher::new_with_initial(cluster),
+            is_empty: true,
+        }
+    }
+
+    pub(crate) fn update(&mut self, piece: &[u8]) {
+        self.hasher.update(piece);
+        self.is_empty &= piece.is_empty();
+    }
+
+    /// As [`payload_checksum`] of all pieces.
+    pub(crate) fn finish(self) -> u32 {
+        if self.is_empty {
+            0
+        } else {
+            self.hasher.finalize()
+        }
+    }
+}
+
 /// Encodes the header of a record; the payload follows it unchanged.
 #[must_use]
 pub fn encode_header(cluster: u32, header: &RecordHeader) -> [u8; HEADER_BYTES] {
@@ -184,11 +213,23 @@ pub fn decode_header(cluster: u32, bytes: &[u8]) -> Result<RecordHeader, RecordE
 /// [`RecordError`] says what does not check.
 pub fn decode(cluster: u32, bytes: &[u8]) -> Result<(RecordHeader, &[u8], usize), RecordError> {
     let header = decode_header(cluster, bytes)?;
-    let end = HEADER_BYTES + header.payload_bytes as usize;
-    let Some(payload) = bytes.get(HEADER_BYTES..end) else {
+    let payload = decode_payload(cluster, &header, &bytes[HEADER_BYTES..])?;
+    Ok((header, payload, HEADER_BYTES + payload.len()))
+}
+
+/// The payload that stands at the front of `bytes`, behind its header, checked.
+///
+/// # Errors
+/// `Truncated` or `PayloadChecksum`.
+pub(crate) fn decode_payload<'a>(
+    cluster: u32,
+    header: &RecordHeader,
+    bytes: &'a [u8],
+) -> Result<&'a [u8], RecordError> {
+    let Some(payload) = bytes.get(..header.payload_bytes as usize) else {
         return Err(RecordError::Truncated {
-            needed: end as u64,
-            found: bytes.len() as u64,
+            needed: HEADER_BYTES as u64 + u64::from(header.payload_bytes),
+            found: (HEADER_BYTES + bytes.len()) as u64,
         });
     };
     let found = payload_checksum(cluster, payload);
@@ -198,7 +239,7 @@ pub fn decode(cluster: u32, bytes: &[u8]) -> Result<(RecordHeader, &[u8], usize)
             term,
             payload_crc,
             ..
-        } = header;
+        } = *header;
         return Err(RecordError::PayloadChecksum {
             index,
             term,
@@ -206,7 +247,7 @@ pub fn decode(cluster: u32, bytes: &[u8]) -> Result<(RecordHeader, &[u8], usize)
             found,
         });
     }
-    Ok((header, payload, end))
+    Ok(payload)
 }
 
 fn seeded(cluster: u32, bytes: &[u8]) -> u32 {

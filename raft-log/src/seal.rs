@@ -8,23 +8,29 @@
 //! With it the segment is opened without reading its records, a reader finds an entry without a list in
 //! memory, and if a record rots the log can still say which entry is lost.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{IoContext, IoFault, WalError};
 use crate::format::{
-    Footer, SEAL_LINE_BYTES, SEGMENT_HEADER_BYTES, SealLine, decode_stored, footer_offset,
-    records_end,
+    Footer, SEAL_LINE_BYTES, SEGMENT_HEADER_BYTES, SealLine, footer_offset, records_end,
 };
 use crate::fs::{File, Fs};
 use crate::options::Binding;
+use crate::pieces::{PIECE_BYTES, Pieces};
 use crate::segment::Segment;
 use crate::twin::EIO;
 use crate::view::{Places, Shared};
 
-/// A segment that is full, and where its records begin.
+/// Bytes of the index that are written at once.
+const LINES_BYTES: usize = 4096 * SEAL_LINE_BYTES as usize;
+
+/// A segment that is full.
 struct Full<F: Fs> {
     segment: Arc<Segment<F>>,
-    offsets: Vec<u32>,
+    /// Records that are part of the log.
+    count: u64,
+    /// Offset behind the last one.
     end: u64,
 }
 
@@ -60,15 +66,14 @@ fn find_full<F: Fs>(shared: &Shared<F>) -> Option<Full<F>> {
     let view = shared.view();
     let but_last = view.segments.len().saturating_sub(1);
     view.segments.iter().take(but_last).find_map(|listed| {
-        let Places::Listed(offsets) = &listed.places else {
-            return None;
-        };
+        let has_none = matches!(listed.places, Places::Listed(_));
         let indexes = listed.segment.base..listed.next_index();
         let is_whole = view.faulty.range(indexes.clone()).next().is_none()
             && view.repaired.range(indexes).next().is_none();
-        (listed.count > 0 && is_whole && !listed.cannot_be_sealed).then(|| Full {
+        let is_full = listed.count > 0 && has_none && is_whole && !listed.cannot_be_sealed;
+        is_full.then(|| Full {
             segment: Arc::clone(&listed.segment),
-            offsets: offsets.clone(),
+            count: listed.count,
             end: listed.end,
         })
     })
@@ -83,66 +88,95 @@ fn write_index<F: Fs>(
     binding: Binding,
     full: &Full<F>,
 ) -> Result<Option<Footer>, WalError> {
-    let Full {
-        segment,
-        offsets,
-        end,
-    } = full;
+    let segment = &full.segment;
     let path = &segment.path;
-    let lines = match lines_of(segment, shared.cluster, offsets, *end) {
-        Ok(Some(lines)) => lines,
-        Ok(None) => return Ok(None),
-        // What the medium does not give back is damage like any other.
-        Err(error) if error.raw_os_error() == Some(EIO) => return Ok(None),
-        Err(error) => return Err(shared.fail(IoFault::new(path, "read", error))),
+    let lines_crc = write_lines(full, shared.cluster).map_err(|fault| shared.fail(fault))?;
+    let Some(lines_crc) = lines_crc else {
+        return Ok(None);
     };
-    let count = u32::try_from(offsets.len()).expect("a segment is shorter than 4 GiB");
-    let header = segment.header();
     let footer = Footer {
-        count,
-        end: u32::try_from(*end).expect("a segment is shorter than 4 GiB"),
-        lines_crc: crc32fast::hash(&lines),
-        ..Footer::open(&header)
+        count: u32::try_from(full.count).expect("a segment is shorter than 4 GiB"),
+        end: u32::try_from(full.end).expect("a segment is shorter than 4 GiB"),
+        lines_crc,
+        ..Footer::open(&segment.header())
     };
     let file = &segment.file;
-    let write = |bytes: &[u8], at| {
-        file.write_at(bytes, at).during("write", path)?;
-        file.sync_data().during("sync", path)
-    };
-    write(&lines, records_end(segment.bytes, u64::from(count)))
+    let sync = |()| file.sync_data().during("sync", path);
+    let write = |bytes: &[u8], at| file.write_at(bytes, at).during("write", path);
+    sync(())
         .and_then(|()| write(&footer.encode(binding), footer_offset(segment.bytes)))
+        .and_then(sync)
         .map_err(|fault| shared.fail(fault))?;
     Ok(Some(footer))
 }
 
-/// The encoded lines; none if a record does not check, or is not where it was.
-fn lines_of<F: Fs>(
-    segment: &Segment<F>,
-    cluster: u32,
-    offsets: &[u32],
-    end: u64,
-) -> std::io::Result<Option<Vec<u8>>> {
-    let begin = SEGMENT_HEADER_BYTES;
-    let mut bytes = vec![0; (end - begin) as usize];
-    segment.file.read_exact_at(&mut bytes, begin)?;
-    let mut lines = Vec::with_capacity(offsets.len() * SEAL_LINE_BYTES as usize);
-    for (offset, index) in offsets.iter().zip(segment.base..) {
-        let at = (u64::from(*offset) - begin) as usize;
-        let record = bytes.get(at..).unwrap_or(&[]);
-        let stored = decode_stored(cluster, segment.nonce, u64::from(*offset), record);
-        let Some(header) = stored
-            .ok()
-            .map(|it| it.header)
-            .filter(|it| it.index == index)
-        else {
+/// Writes a line for each record and returns their checksum; none if a record does not check, or is not where it was. Then what
+/// was written is nothing, as the footer does not speak of it.
+fn write_lines<F: Fs>(full: &Full<F>, cluster: u32) -> Result<Option<u32>, IoFault> {
+    let segment = &full.segment;
+    let mut records = Pieces::new(&segment.file, full.end, PIECE_BYTES);
+    let mut lines = Lines {
+        file: &segment.file,
+        path: &segment.path,
+        at: records_end(segment.bytes, full.count),
+        crc: crc32fast::Hasher::new(),
+        waiting: Vec::new(),
+    };
+    let mut offset = SEGMENT_HEADER_BYTES;
+    for index in segment.base..segment.base + full.count {
+        let record = match records.record(cluster, segment.nonce, offset) {
+            // What the medium does not give back is damage like any other.
+            Err(error) if error.raw_os_error() == Some(EIO) => return Ok(None),
+            result => result.during("read", &segment.path)?,
+        };
+        let Some(head) = record.filter(|head| head.header.index == index) else {
             return Ok(None);
         };
-        let line = SealLine {
-            term: header.term,
-            offset: *offset,
-            payload_crc: header.payload_crc,
-        };
-        lines.extend_from_slice(&line.encode());
+        lines.push(&SealLine {
+            term: head.header.term,
+            offset: u32::try_from(offset).expect("a segment is shorter than 4 GiB"),
+            payload_crc: head.header.payload_crc,
+        })?;
+        offset = head.end;
     }
-    Ok(Some(lines))
+    if offset != full.end {
+        return Ok(None);
+    }
+    lines.finish().map(Some)
+}
+
+/// The lines of an index, on their way to the file.
+struct Lines<'a, T: File> {
+    file: &'a T,
+    path: &'a Path,
+    /// Where those that wait belong.
+    at: u64,
+    crc: crc32fast::Hasher,
+    waiting: Vec<u8>,
+}
+
+impl<T: File> Lines<'_, T> {
+    fn push(&mut self, line: &SealLine) -> Result<(), IoFault> {
+        self.waiting.extend_from_slice(&line.encode());
+        if self.waiting.len() < LINES_BYTES {
+            return Ok(());
+        }
+        self.write()
+    }
+
+    /// Writes the last ones, and returns the checksum of all.
+    fn finish(mut self) -> Result<u32, IoFault> {
+        self.write()?;
+        Ok(self.crc.finalize())
+    }
+
+    fn write(&mut self) -> Result<(), IoFault> {
+        self.crc.update(&self.waiting);
+        self.file
+            .write_at(&self.waiting, self.at)
+            .during("write", self.path)?;
+        self.at += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(())
+    }
 }

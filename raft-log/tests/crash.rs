@@ -402,10 +402,7 @@ impl Space {
             keeps.push(*choice == 1);
         }
         let mut fate = |unit: &Unit| match fates.next() {
-            Some(0) => UnitFate::Old,
-            Some(1) => UnitFate::New,
-            Some(2) => UnitFate::Zero,
-            Some(_) => UnitFate::Garbage,
+            Some(choice) => UnitFate::ALL[choice as usize],
             None => panic!("no fate for {unit:?}"),
         };
         fs.power_cut_with(&mut |name| keeps[name], &mut fate);

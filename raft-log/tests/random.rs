@@ -111,14 +111,8 @@ fn power_or_process(random: &mut Random, fs: &SimFs) {
     let kind = random.below(6);
     let mut bits = Random(random.below(u64::MAX));
     let mut names = Random(random.below(u64::MAX));
-    let all = [
-        UnitFate::Old,
-        UnitFate::New,
-        UnitFate::Zero,
-        UnitFate::Garbage,
-    ];
     fs.power_cut_with(&mut |_| names.one_in(2), &mut |_| match kind {
-        0..=3 => all[kind as usize],
-        _ => all[bits.below(4) as usize],
+        0..=3 => UnitFate::ALL[kind as usize],
+        _ => UnitFate::ALL[bits.below(4) as usize],
     });
 }

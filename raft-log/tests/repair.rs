@@ -148,12 +148,7 @@ fn crash_at_each_call_of_a_repair_keeps_what_was_acknowledged() {
             .take_while(|index| repair(&mut wal, &model, **index).is_ok());
         let done = done.count();
         drop(wal);
-        for fate in [
-            UnitFate::Old,
-            UnitFate::New,
-            UnitFate::Zero,
-            UnitFate::Garbage,
-        ] {
+        for fate in UnitFate::ALL {
             let fs = fs.fork();
             fs.power_cut_with(&mut |_| fate != UnitFate::Old, &mut |_| fate);
             let what = format!("call {stop}, {done} done");

@@ -4,9 +4,9 @@
 
 mod support;
 
-use raft_log::fs::{Fs, SimFs, UnitFate};
-use raft_log::{OpenError, Options, Report};
-use support::{Model, Step, Subject, open, segment, segments, small};
+use raft_log::fs::{Fs, OsFs, SimFs, UnitFate};
+use raft_log::{OpenError, Options, Report, Wal};
+use support::{BINDING, Model, Step, Subject, open, segment, segments, small};
 
 /// A closed log of fifty entries in two segments, the first of which has its index.
 fn fifty() -> (SimFs, Model) {
@@ -191,4 +191,34 @@ fn recycled_file_is_not_taken_for_what_it_was() {
             "{spare}"
         );
     }
+}
+
+/// Whatever the segment and its records take, and however many these are.
+#[test]
+fn sealing_takes_little_memory() {
+    const SEGMENT_BYTES: u64 = 4 << 20;
+    const LARGE: usize = 2 << 20;
+    let options = Options {
+        segment_bytes: SEGMENT_BYTES,
+        max_bytes: 4 * SEGMENT_BYTES,
+        ..small()
+    };
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("log");
+    Wal::create(&OsFs, &dir, BINDING, &options).unwrap();
+    let (mut wal, _) = Wal::open(&OsFs, &dir, BINDING, options.clone()).unwrap();
+    let sizes = std::iter::once(LARGE).chain(std::iter::repeat_n(0, 20_000));
+    for (index, bytes) in (1..).zip(sizes.chain([LARGE])) {
+        let entry = (index, 1, support::payload(index, 1, 0, bytes));
+        support::append(&mut wal, &[entry]).unwrap();
+    }
+    wal.sync().unwrap();
+    let preparer = wal.preparer();
+    let taken = allocation_counter::measure(|| assert!(preparer.seal().unwrap()));
+    assert!(taken.bytes_max < 512 << 10, "{} bytes", taken.bytes_max);
+    let model = Model::of(&wal);
+    wal.close().unwrap();
+    let (wal, opened) = Wal::open(&OsFs, &dir, BINDING, options).unwrap();
+    assert_eq!(opened.reports, []);
+    assert!(Model::of(&wal) == model);
 }

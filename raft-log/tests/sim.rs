@@ -58,12 +58,7 @@ fn unit_that_holds_synced_bytes_ends_old_or_new_and_another_in_any_way() {
         units.iter().map(|unit| unit.protected).collect::<Vec<_>>(),
         [true, false]
     );
-    for fate in [
-        UnitFate::Old,
-        UnitFate::New,
-        UnitFate::Zero,
-        UnitFate::Garbage,
-    ] {
+    for fate in UnitFate::ALL {
         let fs = fs.fork();
         fs.power_cut_with(&mut |_| true, &mut |_| fate);
         let first = read(&fs, 0, 512);

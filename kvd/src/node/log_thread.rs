@@ -7,8 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use raft_log::WalError;
-use raft_log::fs::OsFs;
+use raft_log::{Fs, Preparer, PreparerThread, WalError};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::exit::{ExitCode, Failure};
@@ -40,6 +39,11 @@ pub(super) enum FromLog {
 /// What the loop does next.
 enum Next {
     Work,
+    End(End),
+}
+
+/// How the loop ends.
+enum End {
     Close,
     Abandon,
 }
@@ -49,7 +53,6 @@ enum Next {
 pub(super) struct LogThread {
     orders: Sender<Order>,
     thread: JoinHandle<Result<(), LogFailure>>,
-    preparer: JoinHandle<()>,
 }
 
 impl LogThread {
@@ -57,23 +60,18 @@ impl LogThread {
     ///
     /// The channels are unbounded, but what is in them is not: the core's windows and the bound on uncommitted bytes limit
     /// what a node is given before it has synced.
-    pub(super) fn start(
-        worker: LogWorker<OsFs>,
-        segment_bytes: u64,
+    pub(super) fn start<F: Fs>(
+        worker: LogWorker<F>,
         reports: UnboundedSender<FromLog>,
     ) -> std::io::Result<LogThread> {
         let (orders, inbox) = channel();
-        let preparer = worker.preparer();
-        let (spares, preparer) = start_preparer(move || preparer.work(), orders.clone())?;
-        // The tail may be all but full: a leader would have nothing it may propose into.
-        let _ = spares.send(());
+        let spares = start_preparer(worker.preparer(), orders.clone())?;
         let thread = std::thread::Builder::new()
             .name("kvd-log".into())
             .spawn(move || {
                 let result = run_guarded(
                     Loop {
                         worker,
-                        segment_bytes,
                         reports: reports.clone(),
                         spares,
                     },
@@ -85,11 +83,7 @@ impl LogThread {
                 }
                 result
             })?;
-        Ok(LogThread {
-            orders,
-            thread,
-            preparer,
-        })
+        Ok(LogThread { orders, thread })
     }
 
     pub(super) fn push(&self, job: LogJob) {
@@ -110,15 +104,13 @@ impl LogThread {
     fn end(self, order: Order) -> Result<(), LogFailure> {
         // A log thread that is gone has said why, and says it again below.
         let _ = self.orders.send(order);
-        let result = self.thread.join().expect("the log thread does not panic");
-        self.preparer.join().expect("the preparer does not panic");
-        result
+        self.thread.join().expect("the log thread does not panic")
     }
 }
 
 /// Runs the loop. If its own state turns out wrong it fails like any other storage: without a log thread the node would go on
 /// as a leader that stores nothing.
-fn run_guarded(thread: Loop, inbox: &Receiver<Order>) -> Result<(), LogFailure> {
+fn run_guarded<F: Fs>(thread: Loop<F>, inbox: &Receiver<Order>) -> Result<(), LogFailure> {
     // Nothing of the loop is looked at afterwards.
     let run = std::panic::AssertUnwindSafe(|| thread.run(inbox));
     std::panic::catch_unwind(run).unwrap_or_else(|_| {
@@ -127,15 +119,29 @@ fn run_guarded(thread: Loop, inbox: &Receiver<Order>) -> Result<(), LogFailure> 
     })
 }
 
-struct Loop {
-    worker: LogWorker<OsFs>,
-    segment_bytes: u64,
+struct Loop<F: Fs> {
+    worker: LogWorker<F>,
     reports: UnboundedSender<FromLog>,
-    spares: Sender<()>,
+    spares: PreparerThread,
 }
 
-impl Loop {
+impl<F: Fs> Loop<F> {
     fn run(mut self, inbox: &Receiver<Order>) -> Result<(), LogFailure> {
+        let end = self.serve(inbox);
+        match self.spares.stop() {
+            // It met a log that this thread found failed.
+            Ok(()) | Err(WalError::Poisoned) => {}
+            // This thread only found the log poisoned; here is why.
+            Err(error) => return Err(error.into()),
+        }
+        match end? {
+            End::Close => self.worker.close(),
+            End::Abandon => Ok(()),
+        }
+    }
+
+    /// Does what is ordered, until an order to end.
+    fn serve(&mut self, inbox: &Receiver<Order>) -> Result<End, LogFailure> {
         let mut full = false;
         let mut dirty = false;
         loop {
@@ -153,15 +159,15 @@ impl Loop {
                     }
                     continue;
                 }
-                Err(RecvTimeoutError::Disconnected) => Next::Abandon,
+                Err(RecvTimeoutError::Disconnected) => Next::End(End::Abandon),
             };
-            if let Next::Abandon = next {
-                return Ok(());
+            if let Next::End(End::Abandon) = next {
+                return Ok(End::Abandon);
             }
             full = self.work()?;
             dirty = true;
-            if let Next::Close = next {
-                return self.worker.close();
+            if let Next::End(end) = next {
+                return Ok(end);
             }
         }
     }
@@ -173,8 +179,8 @@ impl Loop {
             match order {
                 Order::Job(job) => self.worker.push(job),
                 Order::Look => {}
-                Order::Close => return Next::Close,
-                Order::Abandon => return Next::Abandon,
+                Order::Close => return Next::End(End::Close),
+                Order::Abandon => return Next::End(End::Abandon),
             }
             next = inbox.try_recv().ok();
         }
@@ -186,50 +192,28 @@ impl Loop {
         let mut report = self.worker.work()?;
         report.sync_us = Some(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
         let full = report.full;
-        if report.prepared_bytes < self.segment_bytes {
-            let _ = self.spares.send(());
-        }
+        self.spares.top_up(report.prepared_bytes);
         let _ = self.reports.send(FromLog::Report(report));
         Ok(full)
     }
 }
 
-/// Starts the thread that allocates and zeroes segments ahead of need, so that an append never waits for it.
-fn start_preparer(
-    prepare: impl FnMut() -> Result<bool, WalError> + Send + 'static,
-    orders: Sender<Order>,
-) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
-    let (wanted, inbox) = channel::<()>();
-    let thread = std::thread::Builder::new()
-        .name("kvd-prepare".into())
-        .spawn(move || prepare_when_wanted(prepare, &inbox, &orders))?;
-    Ok((wanted, thread))
-}
-
-/// Prepares a segment whenever one is wanted, and tries again for as long as there is no space.
+/// Starts the thread that allocates and zeroes segments ahead of need, so that an append never waits for it, and makes the log
+/// look at what became of it.
 ///
-/// Nobody else would: a leader proposes only into prepared space, and without proposals the log has no work after which it
-/// could want a segment.
-fn prepare_when_wanted(
-    mut prepare: impl FnMut() -> Result<bool, WalError>,
-    inbox: &Receiver<()>,
-    orders: &Sender<Order>,
-) {
+/// It begins at once: the tail may be all but full, and a leader would have nothing it may propose into. Without proposals the
+/// log has no work after which it could want a segment, so a full disk is tried again without being asked.
+fn start_preparer<F: Fs>(
+    preparer: Preparer<F>,
+    orders: Sender<Order>,
+) -> std::io::Result<PreparerThread> {
     let mut full = false;
-    loop {
-        let wanted = match full {
-            true => inbox.recv_timeout(FULL_RETRY_DELAY),
-            false => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        if let Err(RecvTimeoutError::Disconnected) = wanted {
-            return;
-        }
-        while inbox.try_recv().is_ok() {}
-        let look = match prepare() {
+    PreparerThread::start(preparer, move |result| {
+        let look = match result {
+            // Without a new one there is enough, or the log is as large as it may be: nothing has changed.
             Ok(made) => {
                 full = false;
-                // Without one there is enough, or the log is as large as it may be: to look again would end up here again.
-                made
+                *made
             }
             Err(error @ WalError::NoSpace { .. }) => {
                 if !full {
@@ -241,74 +225,136 @@ fn prepare_when_wanted(
             // The log is not to be used any more; its own thread says so when it looks.
             Err(error) => {
                 tracing::error!(%error, "no segment could be prepared ahead");
-                full = false;
                 true
             }
         };
-        if look && orders.send(Order::Look).is_err() {
-            return;
+        if look {
+            // A log thread that is gone has said why.
+            let _ = orders.send(Order::Look);
         }
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use raft_core::{Persist, PersistId};
+    use raft_log::fs::{OsFs, SimFs};
     use raft_log::{Binding, Options, Wal};
+    use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(30);
+    const EIO: i32 = 5;
 
-    #[test]
-    fn space_that_returns_is_noticed_without_any_work() {
-        let mut tries = 0;
-        let prepare = move || {
-            tries += 1;
-            match tries {
-                1 | 2 => Err(WalError::NoSpace {
-                    needed: 1,
-                    available: 0,
-                }),
-                _ => Ok(true),
-            }
-        };
-        let (orders, looks) = channel();
-        let (wanted, thread) = start_preparer(prepare, orders).unwrap();
-        wanted.send(()).unwrap();
-        assert!(matches!(looks.recv_timeout(DEADLINE), Ok(Order::Look)));
-        drop(wanted);
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn failed_preparation_makes_the_log_look_at_once() {
-        let (orders, looks) = channel();
-        let (wanted, thread) = start_preparer(|| Err(WalError::Poisoned), orders).unwrap();
-        wanted.send(()).unwrap();
-        assert!(matches!(looks.recv_timeout(DEADLINE), Ok(Order::Look)));
-        drop(wanted);
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn log_thread_that_panics_is_a_failure_of_the_node() {
-        let dir = tempfile::tempdir().unwrap();
+    /// The log in `dir`, new if there is none.
+    fn log<F: Fs>(fs: &F, dir: &Path, segment_bytes: u64) -> Wal<F> {
         let binding = Binding {
             cluster: 1,
             node: 1,
         };
         let options = Options {
-            segment_bytes: 64 << 10,
-            max_bytes: 1 << 20,
+            segment_bytes,
+            max_bytes: 16 * segment_bytes,
             reserve_bytes: 0,
-            ..Options::default()
+            spare_segments: 8,
         };
-        let log = dir.path().join("log");
-        Wal::create(&OsFs, &log, binding, &options).unwrap();
-        let (wal, _) = Wal::open(&OsFs, &log, binding, options).unwrap();
-        let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let thread = LogThread::start(LogWorker::new(wal), 64 << 10, reports).unwrap();
+        if !fs.exists(dir).unwrap() {
+            Wal::create(fs, dir, binding, &options).unwrap();
+        }
+        Wal::open(fs, dir, binding, options).unwrap().0
+    }
+
+    fn simulated(disk: &SimFs) -> Wal<SimFs> {
+        log(disk, Path::new("/data/log"), 64 << 10)
+    }
+
+    /// Looks again and again until there is something.
+    fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(begun.elapsed() < DEADLINE, "no {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// The failure that the log thread tells.
+    fn failure(mut told: UnboundedReceiver<FromLog>) -> LogFailure {
+        wait_for("failure", || match told.try_recv() {
+            Ok(FromLog::Failed(failure)) => Some(failure),
+            Ok(FromLog::Report(_)) | Err(_) => None,
+        })
+    }
+
+    #[test]
+    fn space_that_returns_is_noticed_without_any_work() {
+        let disk = SimFs::new(1);
+        let wal = simulated(&disk);
+        let (orders, looks) = channel();
+        disk.set_capacity(Some(0));
+        let calls = disk.calls();
+        let spares = start_preparer(wal.preparer(), orders).unwrap();
+        wait_for("attempt", || (disk.calls() > calls).then_some(()));
+        assert!(looks.try_recv().is_err(), "a look without a segment");
+        disk.set_capacity(None);
+        assert!(matches!(looks.recv_timeout(DEADLINE), Ok(Order::Look)));
+        assert!(wal.prepared_bytes() > 0, "a look without a segment");
+        spares.stop().unwrap();
+    }
+
+    #[test]
+    fn failed_preparation_makes_the_log_look_at_once() {
+        let disk = SimFs::new(2);
+        let wal = simulated(&disk);
+        let (orders, looks) = channel();
+        disk.fail_call(disk.calls() + 2, EIO);
+        let spares = start_preparer(wal.preparer(), orders).unwrap();
+        assert!(matches!(looks.recv_timeout(DEADLINE), Ok(Order::Look)));
+        assert!(matches!(spares.stop(), Err(WalError::Io(_))));
+    }
+
+    /// Not that the log is poisoned, which is all that its own thread finds.
+    #[test]
+    fn failed_preparation_is_the_failure_of_the_node() {
+        let disk = SimFs::new(3);
+        let worker = LogWorker::new(simulated(&disk));
+        disk.fail_call(disk.calls() + 2, EIO);
+        let (reports, told) = tokio::sync::mpsc::unbounded_channel();
+        let thread = LogThread::start(worker, reports).unwrap();
+        let failed = failure(told);
+        assert!(failed.0.file.is_some(), "{failed}");
+        assert_eq!(thread.close(), Err(failed));
+    }
+
+    #[test]
+    fn directory_is_free_when_the_log_was_ended_while_a_segment_was_prepared() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("log");
+        for closes in [true, false, true] {
+            let worker = LogWorker::new(log(&OsFs, &dir, 8 << 20));
+            let (reports, _told) = tokio::sync::mpsc::unbounded_channel();
+            let thread = LogThread::start(worker, reports).unwrap();
+            wait_for("segment in the making", || {
+                let names = OsFs.list(&dir).unwrap();
+                names.into_iter().find(|name| name.ends_with(".tmp"))
+            });
+            match closes {
+                true => thread.close().unwrap(),
+                false => thread.abandon().unwrap(),
+            }
+        }
+    }
+
+    #[test]
+    fn log_thread_that_panics_is_a_failure_of_the_node() {
+        let worker = LogWorker::new(simulated(&SimFs::new(4)));
+        let (reports, told) = tokio::sync::mpsc::unbounded_channel();
+        let thread = LogThread::start(worker, reports).unwrap();
         let part = |id| {
             LogJob::Persist(Persist {
                 id: PersistId(id),
@@ -321,9 +367,7 @@ mod tests {
         };
         thread.push(part(2));
         thread.push(part(1));
-        let failed = std::iter::from_fn(|| told.blocking_recv())
-            .any(|said| matches!(said, FromLog::Failed(_)));
-        assert!(failed);
+        failure(told);
         assert!(thread.abandon().is_err());
     }
 }

@@ -130,7 +130,7 @@ impl Shell {
             unix_socket::listen(path, newcomers, frame_bytes_max)?;
         }
         let failures = tell_reports.clone();
-        let log = LogThread::start(booted.worker, config.log.segment_bytes, tell_reports)
+        let log = LogThread::start(booted.worker, tell_reports)
             .map_err(|error| Failure::start("a thread", &error))?;
         let scrub = ScrubThread::start(&booted.reader, tell_inbox.clone())
             .map_err(|error| Failure::start("a thread", &error))?;

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::record;
 
 const BINDING: Binding = Binding {
     cluster: 0x00c0_ffee,

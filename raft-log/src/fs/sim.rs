@@ -51,6 +51,16 @@ pub enum UnitFate {
     Garbage,
 }
 
+impl UnitFate {
+    /// Every way in which a unit can end up; first the two of a protected one.
+    pub const ALL: [UnitFate; 4] = [
+        UnitFate::Old,
+        UnitFate::New,
+        UnitFate::Zero,
+        UnitFate::Garbage,
+    ];
+}
+
 /// The simulated file system. Clones are handles to the same disk.
 #[derive(Clone, Debug)]
 pub struct SimFs {
@@ -279,12 +289,7 @@ impl SimFs {
 
     fn mix(&self, seed: u64) {
         let (mut bits, mut coin) = (Bits(seed), Bits(!seed));
-        let mut fate = |_: &Unit| match bits.below(4) {
-            0 => UnitFate::Old,
-            1 => UnitFate::New,
-            2 => UnitFate::Zero,
-            _ => UnitFate::Garbage,
-        };
+        let mut fate = |_: &Unit| UnitFate::ALL[bits.below(4) as usize];
         self.power_cut_with(&mut |_| coin.coin(), &mut fate);
     }
 

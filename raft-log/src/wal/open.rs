@@ -277,33 +277,14 @@ impl<F: Fs> Parts<'_, F> {
         tail: Tail,
         reports: Vec<Report>,
     ) -> (Wal<F>, Opened) {
+        let opened = self.opened(&recovered, tail, reports);
         let Recovered {
             view,
-            commit,
             last_term,
             highest_number,
             is_full,
-            kinds,
             ..
         } = recovered;
-        let (floor, last_index) = (view.floor, view.last_index);
-        let opened = Opened {
-            term: self.hard_state.term,
-            vote: self.hard_state.vote,
-            commit,
-            floor,
-            first_index: floor.0 + 1,
-            last_index,
-            tail,
-            faulty: faulty_of(&view, &kinds),
-            reports,
-        };
-        let segments = view.segments.iter().map(|listed| listed.segment.bytes);
-        let bytes = segments.sum::<u64>()
-            + self.repairs.size_bytes()
-            + spares.iter().map(|(_, spare)| spare.bytes).sum::<u64>();
-        let next_number = spares.iter().map(|(number, _)| *number).max().unwrap_or(0) + 1;
-        let ready = spares.into_iter().map(|(_, spare)| spare).collect();
         let tail = view.segments.back().map(|last| TailSegment {
             segment: Arc::clone(&last.segment),
             end: last.end,
@@ -311,17 +292,7 @@ impl<F: Fs> Parts<'_, F> {
             full: is_full,
         });
         let terms = view.terms.clone();
-        let shared = Shared {
-            cluster: self.binding.cluster,
-            view: Mutex::new(view),
-            pool: Mutex::new(Pool {
-                ready,
-                preparing: 0,
-                next_number,
-            }),
-            bytes: AtomicU64::new(bytes),
-            poisoned: AtomicBool::new(false),
-        };
+        let shared = self.shared(view, spares);
         let wal = Wal {
             fs: self.fs.clone(),
             dir: self.dir.to_path_buf(),
@@ -334,14 +305,49 @@ impl<F: Fs> Parts<'_, F> {
             pending: Vec::new(),
             repairs: self.repairs,
             terms,
-            last_index,
+            last_index: opened.last_index,
             last_term,
-            commit,
+            commit: opened.commit,
             next_segment: highest_number + 1,
             idle_buffer: Buffer::default(),
             lock: Arc::new(self.lock),
         };
         (wal, opened)
+    }
+
+    fn opened(&self, recovered: &Recovered<F>, tail: Tail, reports: Vec<Report>) -> Opened {
+        let view = &recovered.view;
+        Opened {
+            term: self.hard_state.term,
+            vote: self.hard_state.vote,
+            commit: recovered.commit,
+            floor: view.floor,
+            first_index: view.first_index(),
+            last_index: view.last_index,
+            tail,
+            faulty: faulty_of(view, &recovered.kinds),
+            reports,
+        }
+    }
+
+    fn shared(&self, view: View<F>, spares: Vec<(u64, Spare<F>)>) -> Shared<F> {
+        let segments = view.segments.iter().map(|listed| listed.segment.bytes);
+        let bytes = segments.sum::<u64>()
+            + self.repairs.size_bytes()
+            + spares.iter().map(|(_, spare)| spare.bytes).sum::<u64>();
+        let next_number = spares.iter().map(|(number, _)| *number).max().unwrap_or(0) + 1;
+        let pool = Pool {
+            ready: spares.into_iter().map(|(_, spare)| spare).collect(),
+            preparing: 0,
+            next_number,
+        };
+        Shared {
+            cluster: self.binding.cluster,
+            view: Mutex::new(view),
+            pool: Mutex::new(pool),
+            bytes: AtomicU64::new(bytes),
+            poisoned: AtomicBool::new(false),
+        }
     }
 }
 

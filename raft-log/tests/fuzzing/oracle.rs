@@ -165,7 +165,7 @@ pub fn check_goes_on(fs: &SimFs, mut wal: Wal<SimFs>, found: Found) {
             Report::IndexDamaged(it) => {
                 it.check == Check::Unreadable || has_purged_records(fs, &it.file, &opened)
             }
-            _ => false,
+            Report::CopiesLost(_) | _ => false,
         };
         assert!(may_stay, "reported again: {report}");
     }

@@ -105,6 +105,7 @@ impl<F: Fs> Opener<'_, F> {
         found.drain(..needless);
         self.check_complete(&found)?;
         let live = self.read_all(found)?;
+        self.buffer = Vec::new(); // It may be as long as a segment.
         let highest_number = numbers
             .last()
             .copied()
