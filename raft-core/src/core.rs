@@ -152,6 +152,11 @@ impl<S: Storage> Core<S> {
         }
     }
 
+    /// Whether there is something for the disk that was not handed out yet.
+    pub(crate) fn has_unsubmitted(&self) -> bool {
+        self.log.has_unsubmitted() || self.hard_state != self.persistence.handed_out()
+    }
+
     /// What may be promised without waiting.
     pub(crate) fn durable(&self) -> Durable {
         Durable {

@@ -136,7 +136,10 @@ impl<S: Storage> Node<S> {
     ///
     /// # Errors
     /// Definite: nothing of the batch will ever take effect.
-    pub fn propose(&mut self, proposals: Vec<Proposal>) -> Result<EntryId, ProposeError> {
+    pub fn propose(
+        &mut self,
+        proposals: impl IntoIterator<Item = Proposal>,
+    ) -> Result<EntryId, ProposeError> {
         match &mut self.role {
             RoleState::Leader(leader) => leader.propose(&mut self.core, proposals),
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
@@ -277,8 +280,7 @@ impl<S: Storage> Node<S> {
     pub fn has_ready(&self) -> bool {
         let core = &self.core;
         !core.outbox.is_empty()
-            || core.hard_state != core.persistence.handed_out()
-            || core.log.has_unsubmitted()
+            || core.has_unsubmitted()
             || core.log.has_committed(core.config.max_apply_bytes)
             || self.role.has_unsent()
             || core.repair_is_due()
@@ -302,7 +304,9 @@ impl<S: Storage> Node<S> {
         let core = &mut self.core;
         core.flush_repair();
         core.tell_positions();
-        ready.persist = take_persist(core);
+        if core.has_unsubmitted() {
+            ready.persist = Some(take_persist(core));
+        }
         ready.after_sync = core.persistence.newest();
         let durable = core.durable();
         let outbox = &mut core.outbox;
@@ -539,11 +543,8 @@ impl<S: Storage> Node<S> {
     }
 }
 
-fn take_persist<S: Storage>(core: &mut Core<S>) -> Option<Persist> {
+fn take_persist<S: Storage>(core: &mut Core<S>) -> Persist {
     let hard_state = Some(core.hard_state).filter(|state| *state != core.persistence.handed_out());
-    if hard_state.is_none() && !core.log.has_unsubmitted() {
-        return None;
-    }
     let (snapshot, kept) = core.log.submit_snapshot().unzip();
     let entries = core.log.submit_entries();
     let last_entry = entries.last().map(|entry| entry.index);
@@ -552,14 +553,14 @@ fn take_persist<S: Storage>(core: &mut Core<S>) -> Option<Persist> {
         .zip(kept)
         .map(|(meta, kept)| (meta.id, kept));
     let id = core.persistence.submit(hard_state, installed, last_entry);
-    Some(Persist {
+    Persist {
         id,
         hard_state,
         snapshot,
         snapshot_keeps_log: kept == Some(KeptLog::AfterSnapshot),
         repaired: core.log.submit_repaired(id),
         entries,
-    })
+    }
 }
 
 fn take_committed<S: Storage>(core: &mut Core<S>, into: &mut Vec<Entry>) {

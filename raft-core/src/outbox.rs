@@ -81,21 +81,23 @@ impl Outbox {
         now: &mut Vec<Envelope>,
         after_sync: &mut Vec<Envelope>,
     ) {
-        let leaving = |envelope: &&Envelope| may_leave(envelope, durable);
+        let Some((first, others)) = self.messages.split_first() else {
+            return;
+        };
+        let leaves = may_leave(first, durable);
         // Mostly they are all of one kind, and then the vector is handed over as it is.
-        match self.messages.iter().filter(leaving).count() {
-            0 => core::mem::swap(&mut self.messages, after_sync),
-            count if count == self.messages.len() => core::mem::swap(&mut self.messages, now),
-            _ => {
-                for envelope in self.messages.drain(..) {
-                    let part = if may_leave(&envelope, durable) {
-                        &mut *now
-                    } else {
-                        &mut *after_sync
-                    };
-                    part.push(envelope);
-                }
-            }
+        if others.iter().all(|it| may_leave(it, durable) == leaves) {
+            let part = if leaves { now } else { after_sync };
+            core::mem::swap(&mut self.messages, part);
+            return;
+        }
+        for envelope in self.messages.drain(..) {
+            let part = if may_leave(&envelope, durable) {
+                &mut *now
+            } else {
+                &mut *after_sync
+            };
+            part.push(envelope);
         }
     }
 }

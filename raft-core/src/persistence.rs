@@ -116,11 +116,11 @@ impl Persistence {
             self.newest
         );
         let mut completion = Completion::default();
-        while self.submitted.front().is_some_and(|part| part.id <= id) {
-            let part = self.submitted.pop_front().expect("just seen");
+        while let Some(part) = self.submitted.front().filter(|part| part.id <= id) {
             self.durable = part.hard_state.unwrap_or(self.durable);
             completion.snapshot = part.snapshot.or(completion.snapshot);
             completion.covers = completion.covers.max(part.covers);
+            self.submitted.pop_front();
         }
         completion
     }

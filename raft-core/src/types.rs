@@ -1,8 +1,10 @@
 //! Ids and positions, each a type of its own so that a term cannot be passed where an index is
 //! meant.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use bytes::Bytes;
 
@@ -136,13 +138,22 @@ pub(crate) fn entries_bytes(entries: &[Entry]) -> u64 {
     entries.iter().map(Entry::bytes).sum()
 }
 
-/// Appends a longest prefix of `entries` with at most `max_bytes`, but at least one entry: an entry
-/// larger than the limit must still be able to travel.
-pub(crate) fn extend_limited<'a>(
+/// Appends a longest prefix of the entries at the positions of `range` with at most `max_bytes`, but
+/// at least one entry: an entry larger than the limit must still be able to travel.
+#[inline]
+pub(crate) fn extend_limited(
     into: &mut Vec<Entry>,
-    entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
+    entries: &VecDeque<Entry>,
+    range: Range<usize>,
     max_bytes: u64,
 ) {
+    if range.len() == 1 {
+        // As mostly where commands come one by one; all the rest is about how many fit.
+        into.reserve_exact(1);
+        into.push(entries[range.start].clone());
+        return;
+    }
+    let entries = entries.range(range);
     let mut total = 0;
     let exceeds = |entry: &Entry| {
         total += entry.bytes();

@@ -455,3 +455,46 @@ fn committed_entries_are_not_given_up() {
     }
     assert_eq!(cluster.status(id(1)).last, entry_id(3, 1));
 }
+
+/// Up to where the snapshots that are asked for must go.
+fn snapshots_asked(cluster: &mut Cluster) -> Vec<LogIndex> {
+    let mut covering = Vec::new();
+    let questions = cluster.take(|it| matches!(it.message, Message::SnapshotAsk(_)));
+    for question in questions {
+        if let Message::SnapshotAsk(ask) = question.message {
+            covering.push(ask.covering);
+        }
+    }
+    covering
+}
+
+/// n1 lost 3, which is committed, and 4, of which it cannot tell whether it is of term 1, 2 or 3. The
+/// others have compacted up to 4@2. Their snapshot may be of another log than n1's, and would come
+/// again and again if n1 did not ask for one that goes further.
+#[test]
+fn snapshot_that_cannot_be_compared_is_not_asked_for_again() {
+    let mut cluster = Cluster::new(3);
+    cluster.set_own_log(id(1), &[1, 1, 1, 3, 3]);
+    cluster.member(id(1)).disk.set_commit(index(3));
+    cluster.damage(id(1), index(3), Left::Header);
+    cluster.damage(id(1), index(4), Left::Nothing);
+    cluster.start(id(1));
+    let ask = question(&mut cluster);
+    let snapshot = entry_id(4, 2);
+    let compacted = answer(ask, RepairOutcome::Compacted { snapshot });
+    tell(&mut cluster, 2, compacted).unwrap();
+    assert_eq!(snapshots_asked(&mut cluster), [index(3)]);
+    let meta = SnapshotMeta {
+        id: snapshot,
+        configuration: Configuration::new((1..=3).map(NodeId)),
+        configuration_index: index(0),
+    };
+    let install = Message::RepairSnapshot(InstallSnapshot { meta: meta.into() });
+    let refused = tell(&mut cluster, 2, install);
+    assert_eq!(refused, Err(Rejected::UnknownIdentity { id: snapshot }));
+    // The next one is asked after ten election timeouts.
+    for _ in 0..=100 {
+        cluster.tick(id(1));
+    }
+    assert_eq!(snapshots_asked(&mut cluster), [index(5)]);
+}

@@ -78,7 +78,7 @@ impl Unstable {
         );
         let from = range.start.distance_from(self.first) as usize;
         let to = range.end.distance_from(self.first) as usize;
-        extend_limited(into, self.entries.range(from..to), max_bytes);
+        extend_limited(into, &self.entries, from..to, max_bytes);
     }
 
     #[inline]
@@ -86,7 +86,10 @@ impl Unstable {
         for (entry, expected) in entries.iter().zip(self.end().0..) {
             assert_eq!(entry.index.0, expected, "{} does not follow", entry.id());
         }
-        self.entries.extend(entries.iter().cloned());
+        match &entries[..] {
+            [entry] => self.entries.push_back(entry.clone()), // Cheaper than to extend by one.
+            entries => self.entries.extend(entries.iter().cloned()),
+        }
         if self.unsubmitted.is_empty() {
             self.unsubmitted = entries;
         } else {

@@ -20,8 +20,10 @@ impl JointQuorum<'_> {
     /// The largest value that a majority of each half has reached.
     pub(crate) fn reached(&self, value: impl Fn(NodeId) -> u64) -> u64 {
         let incoming = majority::reached_by_majority(self.incoming, &value);
-        let outgoing = majority::reached_by_majority(self.outgoing, &value);
-        incoming.min(outgoing)
+        if self.outgoing.is_empty() {
+            return incoming;
+        }
+        incoming.min(majority::reached_by_majority(self.outgoing, &value))
     }
 
     /// How a vote stands: won in both halves, lost if lost in either.

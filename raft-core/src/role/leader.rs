@@ -164,36 +164,32 @@ impl Leader {
     pub(crate) fn propose<S: Storage>(
         &mut self,
         core: &mut Core<S>,
-        proposals: Vec<Proposal>,
+        proposals: impl IntoIterator<Item = Proposal>,
     ) -> Result<EntryId, ProposeError> {
         if let Some(transfer) = self.transfer {
             return Err(ProposeError::Transferring { to: transfer.to });
         }
-        let is_odd = |proposal: &Proposal| proposal.payload.is_empty() && proposal.checksum != 0;
-        if proposals.is_empty() || proposals.iter().any(is_odd) {
-            return Err(ProposeError::Malformed);
-        }
-        let bytes = proposals
-            .iter()
-            .map(|proposal| proposal.payload.len() as u64)
-            .sum();
-        self.uncommitted
-            .check(bytes, core.config.max_uncommitted_bytes)?;
         let first = core.log.last_index().next();
         let term = core.term();
-        let entries = (first.0..)
-            .zip(proposals)
-            .map(|(index, Proposal { payload, checksum })| {
-                let index = LogIndex(index);
-                Entry {
-                    index,
-                    term,
-                    kind: EntryKind::Command,
-                    payload,
-                    checksum,
-                }
-            });
-        core.log.append(entries.collect());
+        let (mut bytes, mut any_is_odd) = (0, false);
+        let entry = |(index, Proposal { payload, checksum })| {
+            bytes += payload.len() as u64;
+            any_is_odd |= payload.is_empty() && checksum != 0;
+            Entry {
+                index: LogIndex(index),
+                term,
+                kind: EntryKind::Command,
+                payload,
+                checksum,
+            }
+        };
+        let entries: Vec<Entry> = (first.0..).zip(proposals).map(entry).collect();
+        if entries.is_empty() || any_is_odd {
+            return Err(ProposeError::Malformed);
+        }
+        self.uncommitted
+            .check(bytes, core.config.max_uncommitted_bytes)?;
+        core.log.append(entries);
         self.uncommitted.add(core.log.last_index(), bytes);
         self.needs_flush = true;
         Ok(EntryId { index: first, term })
@@ -207,10 +203,11 @@ impl Leader {
     /// those who lack ours. What lies before the counted entry is committed with it.
     pub(crate) fn maybe_commit<S: Storage>(&mut self, core: &mut Core<S>) {
         let (own, own_match) = (core.id(), self.own_match(core));
-        let matched = |voter| match self.peers.get(voter) {
-            Some(progress) => progress.matched.0,
-            None if voter == own => own_match.0,
-            None => 0,
+        let matched = |voter| {
+            if voter == own {
+                return own_match.0;
+            }
+            self.peers.get(voter).map_or(0, |peer| peer.matched.0)
         };
         let reached = LogIndex(core.membership.quorum().reached(matched));
         if reached <= core.log.committed() || core.log.term(reached) != Some(core.term()) {

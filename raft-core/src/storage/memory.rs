@@ -116,8 +116,9 @@ impl MemoryStorage {
     ///
     /// # Panics
     /// If the entries leave a gap to the log.
-    pub fn append(&mut self, entries: Vec<Entry>) {
+    pub fn append(&mut self, mut entries: Vec<Entry>) {
         let Some(first) = entries.first() else { return };
+        let last = self.last_index();
         assert!(
             first.index > self.floor.index,
             "{} is at or below the floor {}",
@@ -125,17 +126,20 @@ impl MemoryStorage {
             self.floor
         );
         assert!(
-            first.index <= self.last_index().next(),
-            "{} leaves a gap after {}",
-            first.id(),
-            self.last_index()
+            first.index <= last.next(),
+            "{} leaves a gap after {last}",
+            first.id()
         );
-        if first.index <= self.last_index() {
+        if first.index <= last {
             self.entries
                 .truncate(first.index.distance_from(self.first_index()) as usize);
             self.faulty.split_off(&first.index);
         }
-        self.entries.extend(entries);
+        if entries.len() == 1 {
+            self.entries.push_back(entries.swap_remove(0)); // Cheaper than to extend by one.
+        } else {
+            self.entries.extend(entries);
+        }
     }
 
     /// Replaces the whole log by a snapshot.
@@ -234,7 +238,7 @@ impl MemoryStorage {
         }
         let skip = range.start.distance_from(self.first_index()) as usize;
         let count = end.distance_from(range.start) as usize;
-        extend_limited(into, self.entries.range(skip..skip + count), max_bytes);
+        extend_limited(into, &self.entries, skip..skip + count, max_bytes);
         Ok(())
     }
 
@@ -319,9 +323,7 @@ impl Storage for MemoryStorage {
     }
 
     fn last_index(&self) -> LogIndex {
-        self.entries
-            .back()
-            .map_or(self.floor.index, |entry| entry.index)
+        self.floor.index.plus(self.entries.len() as u64)
     }
 
     fn term(&self, index: LogIndex) -> Result<Term, StorageError> {

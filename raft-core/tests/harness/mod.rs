@@ -443,7 +443,7 @@ impl Cluster {
         id: NodeId,
         payloads: &[&str],
     ) -> Result<EntryId, ProposeError> {
-        let proposals = payloads.iter().map(|payload| proposal(payload)).collect();
+        let proposals = payloads.iter().map(|payload| proposal(payload));
         let result = self.node(id).propose(proposals);
         self.pump(id);
         result

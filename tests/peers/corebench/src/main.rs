@@ -1,7 +1,7 @@
 //! Processor time per committed entry of a Raft core: three nodes in one thread, logs in memory,
 //! no disk and no network. raft-core beside raft-rs 0.7, in turns within one run.
 //!
-//! `corebench [SECONDS [ROUNDS [BATCH [PART-OF-A-NAME]]]]`
+//! `corebench [SECONDS [ROUNDS [BATCH [NAME-OR-PART-OF-IT]]]]`
 
 mod deck;
 mod measure;
@@ -139,8 +139,12 @@ impl Plan {
         }
     }
 
+    /// The variant of that name, or else all that have it as a part of theirs.
     fn variants(&self) -> Vec<&'static Variant> {
-        let wanted = |variant: &&Variant| variant.name.contains(&self.name);
+        let is_whole = VARIANTS.iter().any(|variant| variant.name == self.name);
+        let wanted = |variant: &&Variant| {
+            variant.name == self.name || (!is_whole && variant.name.contains(&self.name))
+        };
         VARIANTS.iter().filter(wanted).collect()
     }
 

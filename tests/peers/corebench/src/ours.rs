@@ -170,11 +170,11 @@ impl<S: Log> Cluster for RaftCore<S> {
         match self.propose {
             Propose::Each => {
                 for _ in 0..count {
-                    leader.propose(vec![proposal(payload)]).expect("it leads");
+                    leader.propose([proposal(payload)]).expect("it leads");
                 }
             }
             Propose::Together => {
-                let proposals = (0..count).map(|_| proposal(payload)).collect();
+                let proposals = (0..count).map(|_| proposal(payload));
                 leader.propose(proposals).expect("it leads");
             }
         }
