@@ -1,14 +1,18 @@
 //! Which incarnation of a peer may talk to this node.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use raft_log::fs::OsFs;
 use raft_net::{Admission, Hello, Refusal};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 
-use crate::identity::{Identity, Seen};
+use super::log_thread::FromLog;
+use crate::exit::Failure;
+use crate::identity::{Identity, InitialMember, Seen};
+use crate::log_worker::LogFailure;
 
 /// Admits members whose incarnation is not older than the highest one seen, and remembers that on disk before it answers.
 ///
@@ -23,6 +27,28 @@ impl Durable {
         Durable {
             identity: Arc::new(Mutex::new(identity)),
         }
+    }
+}
+
+impl Durable {
+    /// Remembers who the members are from now on, on a thread of its own. A failure ends the process: nobody knows what the
+    /// disk holds.
+    pub(super) fn record_members(
+        &self,
+        members: Vec<InitialMember>,
+        removed: BTreeSet<u64>,
+        failures: mpsc::UnboundedSender<FromLog>,
+    ) {
+        let identity = self.identity.clone();
+        tokio::spawn(async move {
+            let mut identity = identity.lock_owned().await;
+            let recorded =
+                tokio::task::spawn_blocking(move || identity.record_members(members, removed));
+            if let Err(error) = recorded.await.expect("recording members does not panic") {
+                // A loop that is gone has nothing left to end.
+                let _ = failures.send(FromLog::Failed(LogFailure(Failure::from(error))));
+            }
+        });
     }
 }
 
@@ -46,6 +72,7 @@ impl Admission for Durable {
                     seen: (counter, boot_id),
                 }),
                 Ok(Seen::Unknown) => Err(Refusal::UnknownMember),
+                Ok(Seen::Removed) => Err(Refusal::Removed),
                 Err(error) => {
                     tracing::error!(%error, "the peer's incarnation could not be recorded, so it is not let in");
                     Err(Refusal::UnknownMember)
