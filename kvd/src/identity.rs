@@ -68,7 +68,7 @@ pub struct NewIdentity {
     pub node: u64,
     /// Its name.
     pub name: String,
-    /// All members at the first start, this node among them.
+    /// All members at the first start, this node among them if it founded the cluster.
     pub members: Vec<InitialMember>,
 }
 
@@ -419,6 +419,13 @@ impl<F: Fs> Identity<F> {
             Some(known) => &known.members,
             None => self.members(),
         }
+    }
+
+    /// Ids of nodes that were members once.
+    #[must_use]
+    pub fn removed_members(&self) -> BTreeSet<u64> {
+        let known = self.record.known.as_ref();
+        known.map_or_else(BTreeSet::new, |known| known.removed.clone())
     }
 
     /// Number of starts so far, this one included.

@@ -381,6 +381,13 @@ impl Driver {
         self.members.told_removed = true;
     }
 
+    /// Whether this node is no part of the configuration: nobody tells it who leads, so its clients must ask elsewhere, and at
+    /// once.
+    pub(super) fn is_outside(&self) -> bool {
+        let is_member = self.node.configuration().contains(self.id);
+        !self.is_leader() && (self.is_removed() || !is_member && self.is_configuration_committed())
+    }
+
     /// Whether this node knows that it was removed.
     pub fn is_removed(&self) -> bool {
         self.members.told_removed || self.store.members().is_removed(self.id.0)

@@ -238,6 +238,10 @@ impl Driver {
             && self.now >= self.writes.not_before
         {
             self.forward_all(leader);
+        } else if self.is_outside() {
+            for id in std::mem::take(&mut self.writes.waiting) {
+                self.finish(id, Response::Refused(Refusal::NotLeader { leader: None }));
+            }
         }
     }
 

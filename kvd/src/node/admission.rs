@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use raft_log::fs::OsFs;
 use raft_net::{Admission, Hello, Refusal};
@@ -20,17 +20,25 @@ use crate::log_worker::LogFailure;
 /// a term it has forgotten, and could help to elect a leader that lacks committed entries.
 pub(super) struct Durable {
     identity: Arc<Mutex<Identity<OsFs>>>,
+    /// Those that were members once: known at once, while the file waits for a disk.
+    removed: std::sync::Mutex<BTreeSet<u64>>,
 }
 
 impl Durable {
     pub(super) fn new(identity: Identity<OsFs>) -> Durable {
         Durable {
+            removed: std::sync::Mutex::new(identity.removed_members()),
             identity: Arc::new(Mutex::new(identity)),
         }
     }
 }
 
 impl Durable {
+    fn removed(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        // A panic elsewhere leaves it whole: each change is a single step.
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Remembers who the members are from now on, on a thread of its own. A failure ends the process: nobody knows what the
     /// disk holds.
     pub(super) fn record_members(
@@ -39,6 +47,7 @@ impl Durable {
         removed: BTreeSet<u64>,
         failures: mpsc::UnboundedSender<FromLog>,
     ) {
+        self.removed().clone_from(&removed);
         let identity = self.identity.clone();
         tokio::spawn(async move {
             let mut identity = identity.lock_owned().await;
@@ -53,6 +62,13 @@ impl Durable {
 }
 
 impl Admission for Durable {
+    fn refuse_stranger(&self, node: u64) -> Refusal {
+        match self.removed().contains(&node) {
+            true => Refusal::Removed,
+            false => Refusal::UnknownMember,
+        }
+    }
+
     fn admit<'a>(
         &'a self,
         hello: &'a Hello,

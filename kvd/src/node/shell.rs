@@ -383,14 +383,8 @@ impl Shell {
         Ok(stopped)
     }
 
-    /// Dials new members, lets go of removed ones, and remembers both.
+    /// Remembers who the members are and who was one, dials new ones and lets go of removed ones.
     fn follow_members(&self, members: &[MemberAddress], removed: &BTreeSet<NodeId>) {
-        let peer = |member: &MemberAddress| PeerAddress {
-            id: member.id,
-            name: member.name.clone(),
-            address: member.address.clone(),
-        };
-        self.endpoint.set_peers(members.iter().map(peer).collect());
         let initial = |member: &MemberAddress| InitialMember {
             name: member.name.clone(),
             id: member.id,
@@ -401,6 +395,12 @@ impl Shell {
             removed.iter().map(|id| id.0).collect(),
             self.tasks.failures.clone(),
         );
+        let peer = |member: &MemberAddress| PeerAddress {
+            id: member.id,
+            name: member.name.clone(),
+            address: member.address.clone(),
+        };
+        self.endpoint.set_peers(members.iter().map(peer).collect());
     }
 
     /// Sends or drops: the protocol makes up for what is lost, and a full queue means that the peer is behind anyway.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use kvd::driver::Event;
 use kvd::kv::members::MemberState;
-use kvd::wire::client::{MemberAddress, MemberChange, Outcome, Quorum, Refusal, Request, Response};
+use kvd::wire::client::{
+    Consistency, MemberAddress, MemberChange, Outcome, Quorum, Refusal, Request, Response,
+};
 use kvd::wire::status::NodeRole;
 use raft_core::{Message, NodeId};
 
@@ -184,6 +186,12 @@ fn the_leader_removes_itself() {
     world.settle();
     world.changed(change);
     assert!(!world.is_leader(1));
+    // Nobody will tell it who leads. Its clients need not wait to find that out.
+    let write = world.write(1, Write::bare(put("k", "v")));
+    let read = world.read(1, "k", Consistency::Linearizable);
+    let elsewhere = Refusal::NotLeader { leader: None };
+    assert_eq!(world.refusal_at_once(1, write), &elsewhere);
+    assert_eq!(world.refusal_at_once(1, read), &elsewhere);
     for _ in 0..3 {
         world.run(ET);
     }
