@@ -138,6 +138,9 @@ pub(crate) enum Verb {
     Health(HealthArgs),
     /// Show the leader, or hand leadership over: kvctl leader transfer n2
     Leader(LeaderArgs),
+    /// Show or change the members: kvctl member list
+    #[command(subcommand)]
+    Member(MemberVerb),
     /// Make a new cluster: kvctl cluster init prod n1=10.0.0.1:7400 n2=10.0.0.2:7400 n3=10.0.0.3:7400
     #[command(subcommand)]
     Cluster(ClusterVerb),
@@ -325,6 +328,85 @@ pub(crate) enum LeaderVerb {
     },
 }
 
+/// The verbs of `member`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberVerb {
+    /// Show who the members are and what decisions take: kvctl member list
+    List,
+    /// Take in new nodes, which learn first and then vote by themselves: kvctl member add n4=10.0.0.4:7400 --bundle n4.kvd
+    Add {
+        /// The new nodes and where they are reached.
+        #[arg(required = true, value_name = "NODE=ADDR")]
+        nodes: Vec<String>,
+        #[command(flatten)]
+        new: NewNodeArgs,
+    },
+    /// Make voters of learners now, or say why not yet: kvctl member promote n4
+    Promote {
+        /// The learners.
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+        /// Only say what would come of it.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Let members leave for good, all in one step: kvctl member remove n3
+    Remove {
+        /// The members.
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+        /// Its name once more instead of a question; repeated for several.
+        #[arg(long, value_name = "NODE")]
+        confirm: Vec<String>,
+        /// Only say what would come of it.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Let a new node take the place of a member once it has caught up: kvctl member replace n3 n4=10.0.0.4:7400 --bundle n4.kvd
+    Replace {
+        /// The member that leaves for good.
+        #[arg(value_name = "NODE")]
+        old: String,
+        /// The new node and where it is reached.
+        #[arg(value_name = "NODE=ADDR")]
+        node: String,
+        #[command(flatten)]
+        new: NewNodeArgs,
+    },
+    /// Tell the cluster that members are reached elsewhere: kvctl member update n2=10.0.0.12:7400
+    Update {
+        /// The members and where they are reached now.
+        #[arg(required = true, value_name = "NODE=ADDR")]
+        nodes: Vec<String>,
+        /// Only say what would come of it.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// What a new node needs.
+#[derive(Debug, Args)]
+pub(crate) struct NewNodeArgs {
+    /// Write the secret bundle for `kvd join` into this new file; repeated for several nodes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: Vec<PathBuf>,
+    /// The id in a certificate that somebody else has issued, 16 hex digits; repeated for several nodes.
+    #[arg(long, value_name = "ID", conflicts_with = "bundle", value_parser = parse_node_id)]
+    pub(crate) id: Vec<u64>,
+    /// Key of the cluster's authority; without it ca.key beside its certificate.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_key: Option<PathBuf>,
+    /// Where a node's HTTP side door listens; without it 127.0.0.1:7480, counting up on the same host.
+    #[arg(long, value_name = "NODE=ADDR")]
+    pub(crate) http: Vec<String>,
+    /// How long the certificate is valid.
+    #[arg(long, value_name = "N", default_value_t = raft_net::pki::CERTIFICATE_DAYS, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(crate) days: u32,
+    /// Only say what would come of it; no bundle is written.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 /// The verbs of `cluster`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterVerb {
@@ -383,6 +465,12 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err("must be longer than nothing".to_owned());
     }
     Ok(duration)
+}
+
+fn parse_node_id(text: &str) -> Result<u64, String> {
+    let id = u64::from_str_radix(text, 16).ok();
+    id.filter(|id| text.len() == 16 && *id != 0)
+        .ok_or_else(|| "expected 16 hex digits".to_owned())
 }
 
 /// 32 hex digits are taken as they are (so is a UUID), a shorter text as its bytes: both are 128 bits.

@@ -11,6 +11,7 @@ mod import;
 mod incr;
 mod leader;
 mod ls;
+mod member;
 mod set;
 mod status;
 mod version;
@@ -67,6 +68,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Fault> {
         Verb::Status => status::run(&session()?).await,
         Verb::Health(args) => health::run(args, &session()?).await,
         Verb::Leader(args) => leader::run(args, &session()?).await,
+        Verb::Member(verb) => member::run(verb, global, &session()?).await,
         Verb::Cluster(ClusterVerb::Init(args)) => cluster::init(&args).map(Answer::done),
         Verb::Context(verb) => context::run(verb, global),
         Verb::Version => Ok(Answer::done(version::version())),

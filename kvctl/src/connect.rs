@@ -199,6 +199,22 @@ fn credential_fault(error: CredentialError) -> Fault {
     }
 }
 
+/// The certificates of the cluster's authority: those that connections are checked against.
+pub(crate) fn authority_file(global: &Global) -> Result<PathBuf, Fault> {
+    if let Some(file) = &global.ca {
+        return Ok(file.clone());
+    }
+    let contexts = read_contexts()?;
+    let name = global.context.as_ref().or(contexts.default.as_ref());
+    match name {
+        Some(name) => Ok(context_of(&contexts, name)?.ca.clone()),
+        None => Err(
+            Fault::usage("it is not known where the cluster's authority lies")
+                .with_help("give --ca DIR/ca.pem of the directory that kvctl cluster init made"),
+        ),
+    }
+}
+
 /// Whether this user can talk to a node over this socket.
 fn is_served(socket: &Path) -> bool {
     socket.exists() && UnixStream::connect(socket).is_ok()

@@ -185,6 +185,15 @@ fn refused(code: ExitCode, refusal: &Refusal) -> Fault {
         Refusal::SequenceReused => {
             fault.with_help("this --request-id was used for another command; take a new one")
         }
+        Refusal::MembersRefused { .. } => {
+            fault.with_help("kvctl member list shows who is a member and what each is called")
+        }
+        Refusal::MembersBusy { .. } => {
+            fault.with_help("try again in a moment; kvctl member list shows what is under way")
+        }
+        Refusal::QuorumAtRisk { .. } => fault.with_help(
+            "start the nodes that are missing first, or remove those that will never come back",
+        ),
         Refusal::NotLeader { .. }
         | Refusal::NoLeader { .. }
         | Refusal::NoQuorum { .. }

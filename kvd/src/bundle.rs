@@ -18,8 +18,10 @@ use crate::names::{check_address, check_name};
 
 /// First word of the file.
 const MAGIC: &str = "kvd-bundle";
-/// Version that this program writes, and the highest that it reads.
-const VERSION: u32 = 1;
+/// The highest version that this program reads, and that of the bundle of a later node.
+const VERSION: u32 = 2;
+/// Version of the bundle of a founder.
+const FOUNDER_VERSION: u32 = 1;
 /// First word of the last line.
 const CHECKSUM: &str = "checksum";
 /// Longest file that is read; a bundle of a hundred members has some 10 KiB.
@@ -42,6 +44,8 @@ pub struct Bundle {
     pub http: Option<SocketAddr>,
     /// All members at the first start, this node among them.
     pub members: Vec<BundleMember>,
+    /// The cluster exists already, and takes this node in: it must not found one by itself.
+    pub later: bool,
     /// Certificates of the authority.
     pub ca_pem: String,
     /// Certificate of the node.
@@ -72,6 +76,7 @@ impl fmt::Debug for Bundle {
             .field("listen", &self.listen)
             .field("http", &self.http)
             .field("members", &self.members)
+            .field("later", &self.later)
             .finish_non_exhaustive()
     }
 }
@@ -143,6 +148,9 @@ struct BodyNode {
     id: String,
     listen: SocketAddr,
     http: String,
+    /// Since version 2, and only there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    later: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -171,8 +179,12 @@ impl Bundle {
         let body = toml::to_string(&self.body()).map_err(|error| BundleError::Invalid {
             why: error.to_string(),
         })?;
+        let version = match self.later {
+            true => VERSION,
+            false => FOUNDER_VERSION,
+        };
         let text = format!(
-            "{MAGIC} {VERSION}\n# Secret: holds the private key of node {}. Used once, by `kvd join`.\n{body}",
+            "{MAGIC} {version}\n# Secret: holds the private key of node {}. Used once, by `kvd join`.\n{body}",
             self.node
         );
         let checksum = crc32fast::hash(text.as_bytes());
@@ -190,6 +202,7 @@ impl Bundle {
                 id: format!("{:016x}", self.node_id),
                 listen: self.listen,
                 http: self.http.map_or_else(String::new, |at| at.to_string()),
+                later: self.later,
             },
             members: self
                 .members
@@ -263,6 +276,7 @@ impl Bundle {
             listen: body.node.listen,
             http,
             members,
+            later: body.node.later,
             ca_pem: body.tls.ca,
             cert_pem: body.tls.certificate,
             key_pem: body.tls.key,
@@ -406,6 +420,7 @@ mod tests {
                     address: "[fd00::2]:7400".to_owned(),
                 },
             ],
+            later: false,
             ca_pem: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(),
             cert_pem: "-----BEGIN CERTIFICATE-----\nBBBB\n-----END CERTIFICATE-----\n".to_owned(),
             key_pem: "-----BEGIN PRIVATE KEY-----\nCCCC\n-----END PRIVATE KEY-----\n".to_owned(),
@@ -418,6 +433,20 @@ mod tests {
         assert_eq!(Bundle::decode(&written.encode().unwrap()).unwrap(), written);
         written.http = None;
         assert_eq!(Bundle::decode(&written.encode().unwrap()).unwrap(), written);
+    }
+
+    /// A program that does not know of later nodes would make one found a cluster: it must stop at the version.
+    #[test]
+    fn only_the_bundle_of_a_later_node_is_of_version_2() {
+        let founder = bundle();
+        assert!(founder.encode().unwrap().starts_with("kvd-bundle 1\n"));
+        let later = Bundle {
+            later: true,
+            ..founder
+        };
+        let text = later.encode().unwrap();
+        assert!(text.starts_with("kvd-bundle 2\n"), "{text}");
+        assert_eq!(Bundle::decode(&text).unwrap(), later);
     }
 
     #[test]
@@ -442,10 +471,10 @@ mod tests {
         let text = bundle()
             .encode()
             .unwrap()
-            .replacen("kvd-bundle 1", "kvd-bundle 2", 1);
+            .replacen("kvd-bundle 1", "kvd-bundle 3", 1);
         assert!(matches!(
             Bundle::decode(&text),
-            Err(BundleError::Newer { found: 2 })
+            Err(BundleError::Newer { found: 3 })
         ));
         assert!(matches!(
             Bundle::decode("hello\n"),

@@ -46,7 +46,9 @@ use raft_net::Credentials;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::kv::command::{Command, CommandResult, RangeQuery, RangeResult};
-use crate::wire::client::{Consistency, Member, Outcome, Refusal, Request, Response};
+use crate::wire::client::{
+    Consistency, Member, MemberChange, MemberLine, Outcome, Quorum, Refusal, Request, Response,
+};
 
 pub use dial::Greeting;
 pub use error::{ClientError, Evidence, Finding, Found};
@@ -253,6 +255,50 @@ impl Client {
         Ok((members, leader))
     }
 
+    /// The members as the connected node knows them, and what decisions take.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn member_table(&self) -> Result<MemberTable, ClientError> {
+        let answer = self.request(Ask::Other(Request::MemberTable)).await?;
+        let Response::MemberTable {
+            members,
+            leader,
+            quorum,
+        } = answer
+        else {
+            return Err(unexpected());
+        };
+        Ok(MemberTable {
+            members,
+            leader,
+            quorum,
+        })
+    }
+
+    /// Changes the members, all in one step; tells what decisions took before and take afterwards. Returns when the change is
+    /// in force and committed: what was added is a learner then, and becomes a voter by itself.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. If the outcome is unknown, the same change may be asked for again.
+    pub async fn change_members(
+        &self,
+        changes: Vec<MemberChange>,
+        dry_run: bool,
+    ) -> Result<(Quorum, Quorum), ClientError> {
+        let timeout = self.options.timeout - self.survey_time();
+        let request = Request::ChangeMembers {
+            changes,
+            dry_run,
+            timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+        };
+        let answer = self.request(Ask::Other(request)).await?;
+        let Response::MembersChanged { before, after } = answer else {
+            return Err(unexpected());
+        };
+        Ok((before, after))
+    }
+
     /// Whether the cluster serves, as the connected node sees it, and reasons.
     ///
     /// # Errors
@@ -385,6 +431,17 @@ impl Client {
         let survey = self.survey_within(self.survey_time()).await;
         survey.evidence(began.elapsed())
     }
+}
+
+/// The members as one node knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberTable {
+    /// All members.
+    pub members: Vec<MemberLine>,
+    /// Id of the leader that the node knows.
+    pub leader: Option<u64>,
+    /// What decisions take.
+    pub quorum: Quorum,
 }
 
 impl PendingWrite {

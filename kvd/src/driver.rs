@@ -15,6 +15,7 @@
 //! ```
 
 mod admin;
+mod members;
 mod reads;
 mod repair;
 mod snapshotting;
@@ -35,7 +36,7 @@ use crate::kv::limits::CommandLimits;
 use crate::kv::store::{Applied, Store};
 use crate::log_cache::LogCache;
 use crate::log_worker::{LogJob, LogReport};
-use crate::wire::client::{MemberAddress, Refusal, RequestFrame, Response, ResponseFrame};
+use crate::wire::client::{MemberAddress, Quorum, Refusal, RequestFrame, Response, ResponseFrame};
 use crate::wire::peer::PeerMessage;
 
 pub use self::snapshotting::{SnapshotOrder, StagedSnapshot};
@@ -61,7 +62,8 @@ pub struct DriverOptions {
     pub name: String,
     /// How often this node has started, this life included. Numbers that travel begin anew with each life and must not repeat.
     pub boot_counter: u64,
-    /// Every member of the cluster, this one included.
+    /// The members that the cluster was founded with, or those that were known when this node joined. Once members have
+    /// changed the replicated table counts, see [`Driver::members`].
     pub members: Vec<MemberAddress>,
     /// Election timeout in ticks: how long a hand-over or a read-index round may take before it is tried again.
     pub election_timeout_ticks: u64,
@@ -137,6 +139,11 @@ pub enum Event {
     SnapshotRotten(EntryId),
     /// What the shell knows of the machine, for `status`.
     Facts(Facts),
+    /// A peer does not let this node in, because it was removed from the cluster.
+    Removed {
+        /// The peer.
+        by: NodeId,
+    },
     /// Hand leadership over, refuse new work and then say [`Effect::Stopped`].
     Shutdown,
 }
@@ -195,6 +202,13 @@ pub enum Effect {
         /// Which version it has, and which is known.
         why: String,
     },
+    /// The members or their addresses have changed: links to new ones are to be made, and removed ones are not let in any more.
+    Members {
+        /// All members, this node too unless it was removed.
+        members: Vec<MemberAddress>,
+        /// All that were members once.
+        removed: BTreeSet<NodeId>,
+    },
     /// All is handed over; the shell may close the log and the endpoint.
     Stopped,
 }
@@ -217,6 +231,7 @@ pub struct Driver {
     term: Term,
     writes: writes::Writes,
     reads: reads::Reads,
+    members: members::Members,
     snapshots: snapshotting::Snapshots,
     space: space::LogSpace,
     syncs: syncs::Syncs,
@@ -259,6 +274,7 @@ impl Driver {
             term: node.term(),
             writes: writes::Writes::new(options.boot_counter),
             reads: reads::Reads::default(),
+            members: members::Members::default(),
             snapshots: snapshotting::Snapshots::new(node.storage().snapshot()),
             space: space::LogSpace::new(log),
             syncs: syncs::Syncs::default(),
@@ -303,6 +319,7 @@ impl Driver {
             Event::SnapshotStaged(staged) => self.handle_snapshot_staged(*staged),
             Event::SnapshotSent { to, outcome } => self.node.on_snapshot_sent(to, outcome),
             Event::Facts(facts) => self.facts = facts,
+            Event::Removed { by } => self.handle_removed(by),
             Event::Shutdown => self.handle_shutdown(),
         }
     }
@@ -317,6 +334,7 @@ impl Driver {
         if !self.halted {
             self.answer_reads();
             self.maybe_write_snapshot();
+            self.tell_members();
             self.maybe_stop();
         }
         std::mem::take(&mut self.effects)
@@ -324,9 +342,14 @@ impl Driver {
 
     /// Does everything that the core wants done now.
     fn run_core(&mut self) {
-        while !self.halted && self.node.has_ready() {
-            let ready = self.node.ready();
-            self.carry_out(ready);
+        loop {
+            while !self.halted && self.node.has_ready() {
+                let ready = self.node.ready();
+                self.carry_out(ready);
+            }
+            if !self.advance_members() {
+                return;
+            }
         }
     }
 
@@ -357,13 +380,21 @@ impl Driver {
     fn handle_tick(&mut self) {
         self.now += 1;
         self.node.report_sync_age(self.syncs.age_ticks(self.now));
-        self.node.tick();
+        // A node that was removed and has not seen the entry that says so would stand for election for ever.
+        if !self.is_removed() {
+            self.node.tick();
+        }
         self.expire_writes();
         self.expire_reads();
+        self.expire_members();
         self.note_commit();
     }
 
     fn handle_peer(&mut self, from: NodeId, message: PeerMessage) {
+        if self.store.members().is_removed(from.0) {
+            tracing::debug!(%from, "message of a removed node dropped");
+            return;
+        }
         match message {
             PeerMessage::Raft(envelope) => self.handle_raft(from, envelope),
             PeerMessage::Forward {
@@ -516,6 +547,7 @@ impl Driver {
                         });
                         return;
                     }
+                    self.note_member_edit(entry.index, entry.term, &applied);
                     self.answer_write(entry.index, entry.term, applied);
                 }
                 EntryKind::Noop | EntryKind::Configuration => {
@@ -549,18 +581,20 @@ impl Driver {
         self.answer(client, id, Response::Refused(refusal));
     }
 
-    fn member(&self, id: NodeId) -> Option<&MemberAddress> {
-        self.options.members.iter().find(|member| member.id == id.0)
-    }
-
     fn no_leader(&self) -> Refusal {
-        let reachable = self.links.len() + 1;
-        let voters = self.node.configuration().voters.len();
+        if self.is_removed() {
+            return Refusal::NoLeader {
+                detail: "this node was removed from the cluster".into(),
+            };
+        }
+        let Quorum {
+            voters,
+            quorum,
+            reachable,
+            ..
+        } = self.quorum_of(self.node.configuration());
         Refusal::NoLeader {
-            detail: format!(
-                "{reachable} of {voters} voters have a link here, quorum is {}",
-                voters / 2 + 1
-            ),
+            detail: format!("{reachable} of {voters} voters have a link here, quorum is {quorum}"),
         }
     }
 }

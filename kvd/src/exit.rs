@@ -181,7 +181,8 @@ impl Failure {
     }
 
     /// What it means for this process that a peer does not let it in: mostly nothing, as the peer may be wrong or will
-    /// learn better. That its directory is older than one the peer has seen, and that it was removed, cannot mend itself.
+    /// learn better. That its directory is older than one the peer has seen cannot mend itself. A node that was removed
+    /// keeps running and says so.
     #[must_use]
     pub fn of_refusal(peer: u64, refusal: &raft_net::Refusal) -> Option<Failure> {
         use raft_net::Refusal as R;
@@ -189,11 +190,11 @@ impl Failure {
             R::StaleIncarnation { .. } => {
                 "this data directory is a copy or was restored: replace the node under a new id"
             }
-            R::Removed => "the node was removed from the cluster: its data is of no further use",
             // One misled peer must not take a healthy node down.
             R::WrongCluster
             | R::WrongEpoch
             | R::UnknownMember
+            | R::Removed
             | R::WrongVersion
             | R::WrongRole
             | R::WrongIdentity
@@ -423,7 +424,7 @@ mod tests {
             Failure::of_refusal(1, &stale).map(|f| f.code),
             Some(ExitCode::NoIdentity)
         );
-        assert!(Failure::of_refusal(1, &R::Removed).is_some());
+        assert_eq!(Failure::of_refusal(1, &R::Removed), None);
         assert_eq!(Failure::of_refusal(1, &R::WrongCluster), None);
         assert_eq!(Failure::of_refusal(1, &R::UnknownMember), None);
     }

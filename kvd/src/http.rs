@@ -322,6 +322,7 @@ fn status_code(refusal: &Refusal) -> StatusCode {
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::NotAuthorised { .. } => StatusCode::FORBIDDEN,
         Refusal::BadRequest { .. } | Refusal::CommandCorrupt => StatusCode::BAD_REQUEST,
+        Refusal::MembersRefused { .. } | Refusal::QuorumAtRisk { .. } => StatusCode::CONFLICT,
         Refusal::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Refusal::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         // Sessions are not used here, so only the first of these is ever seen.
@@ -334,6 +335,7 @@ fn status_code(refusal: &Refusal) -> StatusCode {
         | Refusal::NoLeader { .. }
         | Refusal::NoQuorum { .. }
         | Refusal::Overloaded { .. }
+        | Refusal::MembersBusy { .. }
         | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -8,7 +8,7 @@
 //! or equal with another id. A story: n3's directory is copied, n3 votes for n1 in term 7, dies, and is started from the copy.
 //! Without the memory it would vote again in term 7, for n2, and two leaders would share a term.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,8 +29,8 @@ const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// First bytes of each of its copies.
 const MAGIC: [u8; 8] = *b"kvdident";
-/// Version of the record inside.
-const RECORD_VERSION: u8 = 1;
+/// Version of the record inside. 1 had no memory of members that came and went.
+const RECORD_VERSION: u8 = 2;
 /// Epoch of a cluster that was never recovered by force.
 const FIRST_EPOCH: u32 = 1;
 
@@ -68,13 +68,29 @@ pub struct NewIdentity {
     pub node: u64,
     /// Its name.
     pub name: String,
-    /// All members at the first start, this node among them.
+    /// All members at the first start, this node among them if it founded the cluster.
     pub members: Vec<InitialMember>,
 }
 
-/// The content of the file.
+/// The members as this node knew them last.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct KnownMembers {
+    members: Vec<InitialMember>,
+    /// Ids that were members once.
+    removed: BTreeSet<u64>,
+}
+
+/// The content of the file since version 2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
+    first: FirstRecord,
+    /// None as long as the members are those of the first start.
+    known: Option<KnownMembers>,
+}
+
+/// The content of the file in version 1, and its beginning ever since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FirstRecord {
     cluster: u32,
     cluster_name: String,
     epoch: u32,
@@ -100,6 +116,8 @@ pub enum Seen {
     },
     /// Not a member of the cluster.
     Unknown,
+    /// Was a member once, and never will be again.
+    Removed,
 }
 
 /// Why the identity cannot be used.
@@ -214,7 +232,7 @@ pub fn exists<F: Fs>(fs: &F, data: &Path) -> Result<bool, IdentityError> {
 /// # Errors
 /// [`IdentityError::Exists`] if there is one already, or a failed write.
 pub fn create<F: Fs>(fs: &F, data: &Path, new: &NewIdentity) -> Result<(), IdentityError> {
-    let record = Record {
+    let first = FirstRecord {
         cluster: new.cluster.0,
         cluster_name: new.cluster_name.clone(),
         epoch: FIRST_EPOCH,
@@ -225,6 +243,7 @@ pub fn create<F: Fs>(fs: &F, data: &Path, new: &NewIdentity) -> Result<(), Ident
         members: new.members.clone(),
         seen: BTreeMap::new(),
     };
+    let record = Record { first, known: None };
     let binding = Binding {
         cluster: new.cluster.0,
         node: new.node,
@@ -266,11 +285,10 @@ impl<F: Fs> Identity<F> {
         };
         let opened = TwinFile::open(fs, &path, MAGIC, binding);
         let (file, content, report) = opened.map_err(|error| refused(error, data))?;
-        let record: Record =
-            codec::decode(RECORD_VERSION, &content).map_err(|reason| IdentityError::Record {
-                file: path.clone(),
-                reason,
-            })?;
+        let record = decode(&content).map_err(|reason| IdentityError::Record {
+            file: path.clone(),
+            reason,
+        })?;
         let identity = Identity {
             file,
             path,
@@ -287,10 +305,10 @@ impl<F: Fs> Identity<F> {
     /// The write failed; then the node must not start.
     pub fn begin_incarnation(&mut self, fs: &F) -> Result<(u64, u64), IdentityError> {
         let mut next = self.record.clone();
-        next.boot_counter += 1;
-        next.boot_id = fs.random_u64();
+        next.first.boot_counter += 1;
+        next.first.boot_id = fs.random_u64();
         self.write(next)?;
-        Ok((self.record.boot_counter, self.record.boot_id))
+        Ok((self.boot_counter(), self.boot_id()))
     }
 
     /// Compares the incarnation that a peer presents with the highest one seen of it, and remembers a higher one.
@@ -304,10 +322,14 @@ impl<F: Fs> Identity<F> {
         counter: u64,
         boot_id: u64,
     ) -> Result<Seen, IdentityError> {
-        if node == self.record.node || !self.record.members.iter().any(|m| m.id == node) {
+        let known = self.record.known.as_ref();
+        if known.is_some_and(|known| known.removed.contains(&node)) {
+            return Ok(Seen::Removed);
+        }
+        if node == self.node() || !self.known_members().iter().any(|m| m.id == node) {
             return Ok(Seen::Unknown);
         }
-        let known = self.record.seen.get(&node).copied();
+        let known = self.record.first.seen.get(&node).copied();
         if let Some((seen_counter, seen_id)) = known {
             if (seen_counter, seen_id) == (counter, boot_id) {
                 return Ok(Seen::Admitted);
@@ -320,9 +342,29 @@ impl<F: Fs> Identity<F> {
             }
         }
         let mut next = self.record.clone();
-        next.seen.insert(node, (counter, boot_id));
+        next.first.seen.insert(node, (counter, boot_id));
         self.write(next)?;
         Ok(Seen::Admitted)
+    }
+
+    /// Remembers who the members are now and who was one, durable on return: the next life of this node must know whom to
+    /// dial and whom to let in before it has applied the entries that say so. A story: n4 to n6 took the places of n1 to n3
+    /// while n4 ran; the power fails everywhere. Without the memory n4 would dial n1 to n3 and let nobody else in.
+    ///
+    /// # Errors
+    /// The write failed; then the node must end.
+    pub fn record_members(
+        &mut self,
+        members: Vec<InitialMember>,
+        removed: BTreeSet<u64>,
+    ) -> Result<(), IdentityError> {
+        let known = Some(KnownMembers { members, removed });
+        if self.record.known == known {
+            return Ok(());
+        }
+        let mut next = self.record.clone();
+        next.known = known;
+        self.write(next)
     }
 
     /// What memory says changes only after the disk says the same.
@@ -337,55 +379,82 @@ impl<F: Fs> Identity<F> {
     /// The cluster.
     #[must_use]
     pub fn cluster(&self) -> ClusterId {
-        ClusterId(self.record.cluster)
+        ClusterId(self.record.first.cluster)
     }
 
     /// The cluster's name when this node joined.
     #[must_use]
     pub fn cluster_name(&self) -> &str {
-        &self.record.cluster_name
+        &self.record.first.cluster_name
     }
 
     /// The cluster's epoch: raised by a forced recovery, so that members left behind are fenced.
     #[must_use]
     pub fn epoch(&self) -> u32 {
-        self.record.epoch
+        self.record.first.epoch
     }
 
     /// The node's id.
     #[must_use]
     pub fn node(&self) -> u64 {
-        self.record.node
+        self.record.first.node
     }
 
     /// The node's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.record.name
+        &self.record.first.name
     }
 
-    /// The members at the first start.
+    /// The members at the first start: what the first configuration is made of.
     #[must_use]
     pub fn members(&self) -> &[InitialMember] {
-        &self.record.members
+        &self.record.first.members
+    }
+
+    /// The members as this node knew them last.
+    #[must_use]
+    pub fn known_members(&self) -> &[InitialMember] {
+        match &self.record.known {
+            Some(known) => &known.members,
+            None => self.members(),
+        }
+    }
+
+    /// Ids of nodes that were members once.
+    #[must_use]
+    pub fn removed_members(&self) -> BTreeSet<u64> {
+        let known = self.record.known.as_ref();
+        known.map_or_else(BTreeSet::new, |known| known.removed.clone())
     }
 
     /// Number of starts so far, this one included.
     #[must_use]
     pub fn boot_counter(&self) -> u64 {
-        self.record.boot_counter
+        self.record.first.boot_counter
     }
 
     /// Random number of this start.
     #[must_use]
     pub fn boot_id(&self) -> u64 {
-        self.record.boot_id
+        self.record.first.boot_id
     }
 
     /// The file, for messages.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Reads a record of this or an earlier version.
+fn decode(content: &[u8]) -> Result<Record, DecodeError> {
+    match content.first() {
+        Some(1) => {
+            let first = codec::decode(1, content)?;
+            Ok(Record { first, known: None })
+        }
+        Some(_) | None => codec::decode(RECORD_VERSION, content),
     }
 }
 
@@ -435,4 +504,58 @@ fn refused(error: OpenError, data: &Path) -> IdentityError {
         };
     }
     IdentityError::Open(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::golden;
+
+    fn first() -> FirstRecord {
+        FirstRecord {
+            cluster: 0xc0ff_ee42,
+            cluster_name: "prod".to_owned(),
+            epoch: FIRST_EPOCH,
+            node: 7,
+            name: "n7".to_owned(),
+            boot_counter: 3,
+            boot_id: 300,
+            members: vec![InitialMember {
+                name: "n7".to_owned(),
+                id: 7,
+                address: "a:1".to_owned(),
+            }],
+            seen: BTreeMap::from([(8, (1, 2))]),
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_both_versions() {
+        let record = Record {
+            first: first(),
+            known: Some(KnownMembers {
+                members: first().members,
+                removed: BTreeSet::from([8]),
+            }),
+        };
+        let versions = [codec::encode(1, &first()), codec::encode(2, &record)];
+        assert_eq!(decode(&versions[1]), Ok(record));
+        let expected = Record {
+            first: first(),
+            known: None,
+        };
+        assert_eq!(decode(&versions[0]), Ok(expected));
+        let [one, two] = versions;
+        golden::check(
+            "kv/golden/identity.txt",
+            &[("version 1".to_owned(), one), ("version 2".to_owned(), two)],
+        );
+    }
+
+    #[test]
+    fn a_record_of_the_future_is_named() {
+        let newer = DecodeError::NewerVersion { found: 3, known: 2 };
+        assert_eq!(decode(&[3, 0]), Err(newer));
+        assert_eq!(decode(&[]), Err(DecodeError::Empty));
+    }
 }

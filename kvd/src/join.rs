@@ -237,9 +237,11 @@ fn check_empty(
 }
 
 fn make_identity(fs: &OsFs, data: &Path, bundle: &Bundle) -> Result<(), JoinError> {
+    // A node that is not among the members of its own first configuration never stands for election before the log makes it one.
     let members = bundle
         .members
         .iter()
+        .filter(|member| !bundle.later || member.id != bundle.node_id)
         .map(|member| InitialMember {
             name: member.name.clone(),
             id: member.id,

@@ -42,6 +42,7 @@ pub mod envelope;
 pub mod limits;
 #[cfg(feature = "server")]
 pub mod map;
+pub mod members;
 #[cfg(feature = "server")]
 pub mod session;
 #[cfg(feature = "server")]

@@ -36,6 +36,7 @@ fn bundle(name: &str, id: u64) -> Bundle {
             id,
             address: "127.0.0.1:7400".to_owned(),
         }],
+        later: false,
         ca_pem: authority.ca_pem().to_owned(),
         cert_pem: issued.cert_pem,
         key_pem: issued.key_pem,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use kvd::exit::{ExitCode, Failure};
@@ -194,4 +195,33 @@ fn after_a_failed_sync_no_peer_is_admitted_any_more() {
     assert!(identity.record_seen(PEER, 1, 1).is_err());
     assert!(identity.record_seen(PEER, 1, 1).is_err());
     assert!(identity.begin_incarnation(&fs).is_err());
+}
+
+/// The next life must know whom to dial and whom to let in before it has applied the entries that say so.
+#[test]
+fn members_that_came_and_went_are_remembered_whatever_call_loses_power() {
+    for call in 0..64 {
+        let fs = joined(call);
+        let mut identity = open(&fs);
+        assert_eq!(identity.record_seen(9, 1, 100).unwrap(), Seen::Unknown);
+        fs.power_cut_at_call(fs.calls() + call + 1);
+        let now = vec![member(NODE), member(9)];
+        let recorded = identity.record_members(now.clone(), BTreeSet::from([PEER]));
+        drop(identity);
+        fs.restart();
+        fs.power_cut(&mut StdRng::seed_from_u64(call));
+        let mut identity = open(&fs);
+        assert_eq!(identity.members(), new_identity().members);
+        let seen = [PEER, 9].map(|id| identity.record_seen(id, 1, 100).unwrap());
+        if identity.known_members() == now {
+            assert_eq!(seen, [Seen::Removed, Seen::Admitted]);
+        } else {
+            assert!(recorded.is_err(), "acknowledged and lost at call {call}");
+            assert_eq!(seen, [Seen::Admitted, Seen::Unknown]);
+        }
+        if recorded.is_ok() {
+            return;
+        }
+    }
+    panic!("never recorded");
 }

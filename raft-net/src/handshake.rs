@@ -115,6 +115,13 @@ pub trait Admission: Send + Sync + 'static {
         &'a self,
         hello: &'a Hello,
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>>;
+
+    /// What to tell a node of this cluster that is not among the peers: that it was removed, if that is so, since it
+    /// may never learn of it otherwise.
+    fn refuse_stranger(&self, node: u64) -> Refusal {
+        let _ = node;
+        Refusal::UnknownMember
+    }
 }
 
 /// Admits every peer that is configured and was not seen with a newer incarnation by this process.

@@ -86,9 +86,8 @@ pub(crate) async fn answer_greeting(
     sequence: u64,
 ) -> Result<(Arc<Peer>, Arc<Link>), HandshakeError> {
     let id = peer_id(shared, connection)?;
-    let peer = shared
-        .peer(id)
-        .ok_or(HandshakeError::Refused(Refusal::UnknownMember))?;
+    let stranger = || HandshakeError::Refused(shared.admission.refuse_stranger(id));
+    let peer = shared.peer(id).ok_or_else(stranger)?;
     let mut stream = HelloStream::new(connection.accept_bi().await?);
     let hello = stream.recv().await?;
     check_hello(shared, &peer, &hello)?;

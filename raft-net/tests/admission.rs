@@ -45,6 +45,10 @@ impl Admission for Gate {
             self.verdict
         })
     }
+
+    fn refuse_stranger(&self, _: u64) -> Refusal {
+        self.verdict.err().unwrap_or(Refusal::UnknownMember)
+    }
 }
 
 fn guarded(credentials: &raft_net::Credentials, id: u64, gate: Arc<Gate>) -> Node {
@@ -133,4 +137,21 @@ async fn admission_that_hangs_ends_with_the_handshake_timeout() {
     gate.open.add_permits(100);
     careful.up(1).await;
     other.up(2).await;
+}
+
+/// A node that is not among the peers any more hears why, whichever of the two would have dialled: nobody else tells it.
+#[tokio::test]
+async fn a_stranger_is_told_what_the_admission_says_of_it() {
+    let authority = authority();
+    for (careful, other) in [(1, 2), (2, 1)] {
+        let gate = Gate::new(Err(Refusal::Removed), 0);
+        let careful = guarded(&node_credentials(&authority, careful), careful, gate);
+        let mut other = Node::start(&node_credentials(&authority, other), other, 1, any_port());
+        other.endpoint.set_peers(vec![careful.address()]);
+        let told = other.until(|event| match event {
+            NetEvent::RefusedBy { id, refusal } => Some((id, refusal)),
+            _ => None,
+        });
+        assert_eq!(told.await, (careful.id, Refusal::Removed));
+    }
 }

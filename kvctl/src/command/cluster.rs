@@ -23,7 +23,7 @@ use crate::output::View;
 /// Port of peers and clients where an address has none.
 const DEFAULT_PORT: u16 = 7400;
 /// First port of the HTTP side doors.
-const HTTP_PORT: u16 = 7480;
+pub(super) const HTTP_PORT: u16 = 7480;
 /// Name in the administrator's certificate.
 const ADMIN: &str = "admin";
 
@@ -135,7 +135,7 @@ fn plan(nodes: &[String], http: &[String]) -> Result<Vec<Node>, Fault> {
 }
 
 /// `NODE=ADDR`
-fn named(text: &str) -> Result<(&str, &str), Fault> {
+pub(super) fn named(text: &str) -> Result<(&str, &str), Fault> {
     let (name, address) = text.split_once('=').ok_or_else(|| {
         Fault::usage(format!("{text} is not NODE=ADDR")).with_help("for example n1=10.0.0.1:7400")
     })?;
@@ -143,7 +143,7 @@ fn named(text: &str) -> Result<(&str, &str), Fault> {
     Ok((name, address))
 }
 
-fn door(text: &str) -> Result<(String, SocketAddr), Fault> {
+pub(super) fn door(text: &str) -> Result<(String, SocketAddr), Fault> {
     let (name, address) = named(text)?;
     let listen: SocketAddr = address
         .parse()
@@ -158,7 +158,7 @@ fn door(text: &str) -> Result<(String, SocketAddr), Fault> {
 }
 
 /// An address without a port gets the default one.
-fn with_port(address: &str) -> String {
+pub(super) fn with_port(address: &str) -> String {
     let bare_v6 = address.parse::<Ipv6Addr>().is_ok();
     if bare_v6 {
         return format!("[{address}]:{DEFAULT_PORT}");
@@ -173,7 +173,7 @@ fn with_port(address: &str) -> String {
     }
 }
 
-fn split(address: &str) -> Result<(String, u16), Fault> {
+pub(super) fn split(address: &str) -> Result<(String, u16), Fault> {
     address
         .rsplit_once(':')
         .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
@@ -181,7 +181,7 @@ fn split(address: &str) -> Result<(String, u16), Fault> {
 }
 
 /// A node listens on all its addresses, because they may change; one that is reached over loopback only there.
-fn listen_ip(host: &str) -> IpAddr {
+pub(super) fn listen_ip(host: &str) -> IpAddr {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     match bare.parse::<IpAddr>() {
         Ok(ip) if ip.is_loopback() => ip,
@@ -212,6 +212,7 @@ fn bundle(
         listen: node.listen,
         http: Some(node.http),
         members: members.collect(),
+        later: false,
         ca_pem: authority.ca_pem().to_owned(),
         cert_pem: issued.cert_pem,
         key_pem: issued.key_pem,

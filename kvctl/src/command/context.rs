@@ -62,7 +62,7 @@ fn show(contexts: &Contexts, name: Option<String>) -> Result<Answer, Fault> {
 }
 
 /// Asks on a terminal; a script must say `--yes`, or it is taken for one that knows what it does when nobody can be asked.
-fn confirm(question: &str, global: &Global) -> Result<(), Fault> {
+pub(super) fn confirm(question: &str, global: &Global) -> Result<(), Fault> {
     if global.yes || !std::io::stdin().is_terminal() {
         return Ok(());
     }

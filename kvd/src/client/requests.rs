@@ -49,6 +49,17 @@ pub(crate) enum Ask {
     Other(Request),
 }
 
+impl Ask {
+    /// Whether an attempt that was never answered may have taken effect.
+    fn changes_something(&self) -> bool {
+        match self {
+            Ask::Write { .. } | Ask::NamedWrite { .. } => true,
+            Ask::Read { .. } => false,
+            Ask::Other(request) => request.changes_something(),
+        }
+    }
+}
+
 /// What to do after an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -328,7 +339,7 @@ impl Requests {
         let Some(request) = self.unanswered.get_mut(&ticket) else {
             return Step::Nothing;
         };
-        let is_write = matches!(request.ask, Ask::Write { .. } | Ask::NamedWrite { .. });
+        let is_write = request.ask.changes_something();
         // An expired session executes nothing, so this attempt is closed as well; earlier ones may have been executed.
         if refusal.outcome() == Outcome::Definite || refusal == Refusal::SessionExpired {
             request.open -= 1;
@@ -355,7 +366,10 @@ impl Requests {
             | Refusal::SessionExpired
             | Refusal::SequenceReused
             | Refusal::SequenceDone
-            | Refusal::Unsupported => {
+            | Refusal::Unsupported
+            | Refusal::MembersRefused { .. }
+            | Refusal::MembersBusy { .. }
+            | Refusal::QuorumAtRisk { .. } => {
                 let failed = if open {
                     Failed::Unknown(refusal.to_string())
                 } else {
@@ -408,7 +422,7 @@ impl Requests {
 
 impl Unanswered {
     fn timed_out(self) -> Failed {
-        let is_write = matches!(self.ask, Ask::Write { .. } | Ask::NamedWrite { .. });
+        let is_write = self.ask.changes_something();
         if !is_write || self.open == 0 {
             return Failed::TimedOut(self.last_refusal);
         }

@@ -255,6 +255,7 @@ fn found(home: &Path, count: usize) -> Result<(), Failure> {
                 .expect("an address of our own making"),
             http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             members: members.clone(),
+            later: false,
             ca_pem: authority.ca_pem().into(),
             cert_pem: issued.cert_pem,
             key_pem: issued.key_pem,

@@ -2,9 +2,12 @@
 
 use raft_core::NodeId;
 
+use super::members::Asked;
 use super::{ClientId, Driver, Effect, Stopping};
 use crate::kv::auth::{Operation, Principal, may};
-use crate::wire::client::{CLIENT_VERSION, Member, Refusal, Request, RequestFrame, Response};
+use crate::wire::client::{
+    CLIENT_VERSION, Member, MemberAddress, Refusal, Request, RequestFrame, Response,
+};
 use crate::wire::peer::ForwardedWrite;
 
 /// Election timeouts that a hand-over may take before a stopping leader goes without one.
@@ -63,7 +66,7 @@ impl Driver {
                 self.answer(client, id, Response::Status(status));
             }
             Request::Members => {
-                let response = self.members();
+                let response = self.answer_members();
                 self.answer(client, id, response);
             }
             Request::Health => {
@@ -75,6 +78,21 @@ impl Driver {
                 self.answer(client, id, Response::Done);
             }
             Request::TransferLeader { to } => self.handle_transfer(client, id, to.as_deref()),
+            Request::MemberTable => {
+                let response = self.member_table();
+                self.answer(client, id, response);
+            }
+            Request::ChangeMembers {
+                changes,
+                dry_run,
+                timeout_ms,
+            } => self.handle_change_members(Asked {
+                client,
+                id,
+                changes,
+                dry_run,
+                timeout_ms,
+            }),
         }
     }
 
@@ -91,27 +109,29 @@ impl Driver {
             node_id: self.id.0,
             cluster: self.options.cluster,
             cluster_name: self.options.cluster_name.clone(),
-            members: self.options.members.clone(),
+            members: self.members(),
             leader: self.leader.map(|leader| leader.0),
         };
         self.answer(client, id, hello);
     }
 
-    fn members(&self) -> Response {
+    fn answer_members(&self) -> Response {
         let voters = &self.node.configuration().voters;
-        let member = |address: &crate::wire::client::MemberAddress| Member {
-            address: address.clone(),
+        let member = |address: MemberAddress| Member {
             voter: voters.contains(&NodeId(address.id)),
+            address,
         };
         Response::Members {
-            members: self.options.members.iter().map(member).collect(),
+            members: self.members().into_iter().map(member).collect(),
             leader: self.leader.map(|leader| leader.0),
         }
     }
 
     fn health(&self) -> Response {
         let mut reasons = Vec::new();
-        if self.leader.is_none() {
+        if self.is_removed() {
+            reasons.push("this node was removed from the cluster".into());
+        } else if self.leader.is_none() {
             reasons.push(self.no_leader().to_string());
         }
         if self.space.is_full() {
@@ -140,7 +160,7 @@ impl Driver {
     fn transfer(&mut self, to: Option<&str>) -> Result<(), Refusal> {
         if !self.is_leader() {
             return Err(Refusal::NotLeader {
-                leader: self.leader.and_then(|id| self.member(id)).cloned(),
+                leader: self.leader.and_then(|id| self.member(id)),
             });
         }
         let to = to.map(|name| self.member_named(name)).transpose()?;
@@ -148,19 +168,6 @@ impl Driver {
         target.map(|_| ()).map_err(|error| Refusal::BadRequest {
             why: error.to_string(),
         })
-    }
-
-    fn member_named(&self, name: &str) -> Result<NodeId, Refusal> {
-        let member = self
-            .options
-            .members
-            .iter()
-            .find(|member| member.name == name);
-        member
-            .map(|member| NodeId(member.id))
-            .ok_or_else(|| Refusal::BadRequest {
-                why: format!("no member is called {name}"),
-            })
     }
 
     /// Begins an orderly stop: leadership first, so that clients find another node before this one falls silent.
@@ -207,9 +214,13 @@ fn operation_of(request: &Request) -> Operation {
     match request {
         Request::OpenSession { .. } | Request::Write { .. } => Operation::Write,
         Request::Read { .. } => Operation::Read,
-        Request::Hello { .. } | Request::Status | Request::Members | Request::Health => {
-            Operation::Status
+        Request::Hello { .. }
+        | Request::Status
+        | Request::Members
+        | Request::MemberTable
+        | Request::Health => Operation::Status,
+        Request::DiscardLog | Request::TransferLeader { .. } | Request::ChangeMembers { .. } => {
+            Operation::Operate
         }
-        Request::DiscardLog | Request::TransferLeader { .. } => Operation::Operate,
     }
 }

@@ -166,6 +166,13 @@ impl Driver {
         if self.reads.waiting.is_empty() || self.now < self.reads.not_before {
             return;
         }
+        if self.is_outside() {
+            for read in std::mem::take(&mut self.reads.waiting) {
+                self.reads.count -= 1;
+                self.refuse(read.client, read.id, Refusal::NotLeader { leader: None });
+            }
+            return;
+        }
         let id = ReadId(self.reads.last + 1);
         match self.node.read_index(id) {
             Ok(()) => {

@@ -41,7 +41,7 @@ impl Driver {
             id: hex(self.id),
             address: self
                 .member(self.id)
-                .map(|member| member.address.clone())
+                .map(|member| member.address)
                 .unwrap_or_default(),
             reachable: true,
             role: self.role_word(),
@@ -87,6 +87,7 @@ impl Driver {
 
     fn role_word(&self) -> NodeRole {
         match self.node.role() {
+            _ if self.is_removed() => NodeRole::Removed,
             Role::Follower if self.node.configuration().learners.contains(&self.id) => {
                 NodeRole::Learner
             }
@@ -97,9 +98,14 @@ impl Driver {
         }
     }
 
+    /// The name of a member, or of a former one.
     pub(super) fn name_of(&self, id: NodeId) -> String {
-        self.member(id)
-            .map_or_else(|| hex(id), |member| member.name.clone())
+        if let Some(record) = self.store.members().get(id.0) {
+            return record.name.clone();
+        }
+        let mut founders = self.options.members.iter();
+        let founder = founders.find(|member| member.id == id.0);
+        founder.map_or_else(|| hex(id), |member| member.name.clone())
     }
 }
 

@@ -139,7 +139,7 @@ impl Driver {
             self.take_or_refuse(origin, principal, write);
         } else {
             // Passing it on again could go round in circles.
-            let leader = self.leader.and_then(|id| self.member(id)).cloned();
+            let leader = self.leader.and_then(|id| self.member(id));
             self.conclude(origin, Response::Refused(Refusal::NotLeader { leader }));
         }
     }
@@ -193,6 +193,10 @@ impl Driver {
         let command = Command::decode(&write.command).map_err(|error| Refusal::BadRequest {
             why: error.to_string(),
         })?;
+        if let Command::Members(_) = command {
+            let why = "the table of members is edited by the cluster itself".into();
+            return Err(Refusal::NotAuthorised { why });
+        }
         limits::check(&self.options.limits, &command)?;
         Ok(())
     }
@@ -234,6 +238,10 @@ impl Driver {
             && self.now >= self.writes.not_before
         {
             self.forward_all(leader);
+        } else if self.is_outside() {
+            for id in std::mem::take(&mut self.writes.waiting) {
+                self.finish(id, Response::Refused(Refusal::NotLeader { leader: None }));
+            }
         }
     }
 
@@ -304,7 +312,7 @@ impl Driver {
             let ticket = &self.writes.tickets[&id];
             if let Origin::Peer { .. } = ticket.origin {
                 // It came from a node that took this one for the leader; that node knows better by now where to send it.
-                let leader = self.member(leader).cloned();
+                let leader = self.member(leader);
                 self.finish(id, Response::Refused(Refusal::NotLeader { leader }));
                 continue;
             }
@@ -421,6 +429,7 @@ impl Driver {
             self.reroute_proposed();
         }
         self.reads.ask_again();
+        self.members_leadership_changed();
     }
 
     /// This node leads no longer: what it proposed may or may not survive. What may be repeated is sent to the next leader at
@@ -439,7 +448,7 @@ impl Driver {
     }
 
     /// Time of the log: what it had reached when this leader was elected, and what has gone by here since. Never a wall clock.
-    fn log_time_ms(&self) -> u64 {
+    pub(super) fn log_time_ms(&self) -> u64 {
         let (at_election, tick) = self.writes.elected;
         (at_election + (self.now - tick) * super::TICK_MS).max(self.store.log_time_ms())
     }

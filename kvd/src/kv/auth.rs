@@ -88,6 +88,9 @@ pub enum Operation {
     Status,
     /// Change how the cluster runs: leadership, log, members.
     Operate,
+    /// Change the replicated table of members. It must fit the configuration, so a leader does it on behalf of those who
+    /// may operate, and nobody else does.
+    EditMembers,
 }
 
 impl Operation {
@@ -98,6 +101,7 @@ impl Operation {
             Operation::Write => "write",
             Operation::Status => "see the state of the cluster",
             Operation::Operate => "change how the cluster runs",
+            Operation::EditMembers => "edit the table of members",
         }
     }
 }
@@ -105,7 +109,9 @@ impl Operation {
 /// Whether this principal may do this. Depends on nothing local, so every replica decides alike at apply time.
 pub fn may(principal: PrincipalRef<'_>, operation: Operation) -> bool {
     match (principal.role, operation) {
-        (Role::Admin | Role::Internal, _) => true,
+        (Role::Internal, _) => true,
+        (_, Operation::EditMembers) => false,
+        (Role::Admin, _) => true,
         (Role::Client | Role::Http, Operation::Read | Operation::Write | Operation::Status) => true,
         (Role::Client | Role::Http, Operation::Operate) => false,
     }
@@ -117,7 +123,7 @@ mod tests {
 
     #[test]
     fn only_administrators_and_the_cluster_itself_operate() {
-        use Operation::{Operate, Read, Status, Write};
+        use Operation::{EditMembers, Operate, Read, Status, Write};
         for (role, operates) in [
             (Role::Client, false),
             (Role::Http, false),
@@ -132,6 +138,7 @@ mod tests {
                 "{role:?}"
             );
             assert_eq!(may(who, Operate), operates, "{role:?}");
+            assert_eq!(may(who, EditMembers), role == Role::Internal, "{role:?}");
         }
     }
 }

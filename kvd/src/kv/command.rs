@@ -10,12 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded::vec_at_most;
 use super::codec::{self, DecodeError};
+use super::members::MemberUpdate;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 /// Version of the encoding of a [`Command`].
-pub const COMMAND_VERSION: u8 = 1;
+pub const COMMAND_VERSION: u8 = 2;
+
+/// Version of the commands that every program knows. All others are encoded in the version that brought them, so that an
+/// older program stops at them by their version instead of passing over them as malformed, which would make two histories.
+const FIRST_VERSION: u8 = 1;
 
 /// The most elements any list of a transaction may have; beyond it the bytes are malformed. The limit that a cluster
 /// applies is lower.
@@ -223,12 +228,24 @@ pub enum Command {
     /// Opens the session named in the envelope, or keeps an open one from expiring. Has no sequence number (0), changes
     /// no data, and may be repeated at will.
     KeepAlive,
+    /// Changes the table of members. Only the cluster itself issues it. Version 2.
+    Members(MemberUpdate),
 }
 
 impl Command {
     /// The bytes that travel, are checksummed by the client, and are stored unchanged.
     pub fn encode(&self) -> Bytes {
-        codec::encode(COMMAND_VERSION, self).into()
+        codec::encode(self.version(), self).into()
+    }
+
+    /// The version that brought this kind of command.
+    fn version(&self) -> u8 {
+        match self {
+            Command::Op(_) | Command::Txn(_) | Command::CloseSession | Command::KeepAlive => {
+                FIRST_VERSION
+            }
+            Command::Members(_) => COMMAND_VERSION,
+        }
     }
 
     /// Reads what [`Command::encode`] wrote.
@@ -236,7 +253,13 @@ impl Command {
     /// # Errors
     /// The bytes are no command that this program knows.
     pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
-        codec::decode(COMMAND_VERSION, bytes)
+        let command: Command = codec::decode(COMMAND_VERSION, bytes)?;
+        // All programs must find the same in the same bytes. In an older version there is nothing of a newer kind, and older
+        // kinds in a newer version would be refused by older programs only.
+        match bytes.first() == Some(&command.version()) {
+            true => Ok(command),
+            false => Err(DecodeError::Malformed),
+        }
     }
 }
 

@@ -3,12 +3,15 @@
 //! ```text
 //!  prelude   magic (8)  version (4)  CRC of both (4)
 //!  block     kind (4)  length (4)  number (4)  CRC of these and the content (4)  content
-//!            Header, Sessions..., Data..., End
+//!            Header, Members..., Sessions..., Data..., End
 //! ```
 //!
 //! All numbers are little-endian; contents are postcard. Blocks are numbered from 0, so a lost, repeated or exchanged one
 //! is noticed where it happens; the end holds the counts and a CRC over all bytes before it. The same state gives the same
 //! bytes on every replica.
+//!
+//! Version 2 brought the blocks with the members. A cluster whose members never changed has none, and its snapshots are of
+//! version 1: older programs read them.
 //!
 //! [`SnapshotWriter`] makes the blocks one by one from a clone of the store, [`SnapshotReader`] takes bytes in pieces of
 //! any size. Neither touches a file.
@@ -32,8 +35,10 @@ pub use writer::SnapshotWriter;
 
 /// The first bytes of every snapshot.
 pub const SNAPSHOT_MAGIC: [u8; 8] = *b"KVDSNAP\0";
-/// Version of the format. 2 will add the history of old revisions.
-pub const SNAPSHOT_VERSION: u32 = 1;
+/// Version of the format. 3 will add the history of old revisions.
+pub const SNAPSHOT_VERSION: u32 = 2;
+/// Version of the snapshots of a cluster whose members never changed.
+const FIRST_VERSION: u32 = 1;
 
 const PRELUDE_BYTES: usize = 16;
 const BLOCK_HEADER_BYTES: usize = 16;
@@ -52,13 +57,14 @@ const _: () = {
 };
 
 /// What a block holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 enum BlockKind {
     Header = 1,
     Sessions = 2,
     Data = 3,
     End = 4,
+    Members = 5,
 }
 
 impl BlockKind {
@@ -68,9 +74,21 @@ impl BlockKind {
             BlockKind::Sessions,
             BlockKind::Data,
             BlockKind::End,
+            BlockKind::Members,
         ]
         .into_iter()
         .find(|&kind| kind as u32 == number)
+    }
+
+    /// Its place in a snapshot.
+    fn rank(self) -> u8 {
+        match self {
+            BlockKind::Header => 0,
+            BlockKind::Members => 1,
+            BlockKind::Sessions => 2,
+            BlockKind::Data => 3,
+            BlockKind::End => 4,
+        }
     }
 }
 
@@ -83,7 +101,7 @@ pub struct SnapshotContext {
     pub configuration: Bytes,
     /// Index of the entry that brought it.
     pub configuration_index: u64,
-    /// The members with their addresses.
+    /// The members that the cluster was founded with. Once they have changed the store knows better.
     pub members: Vec<MemberAddress>,
     /// The cluster.
     pub cluster: u32,
@@ -129,7 +147,10 @@ impl SnapshotHeader {
             term: context.term,
             configuration: context.configuration,
             configuration_index: context.configuration_index,
-            members: context.members,
+            members: match store.members.is_empty() {
+                true => context.members,
+                false => store.members.addresses(),
+            },
             revision: store.revision,
             log_time_ms: store.log_time_ms,
             hash_algorithm: HASH_ALGORITHM,

@@ -8,6 +8,7 @@ use super::command::{Command, CommandResult, OpResult, RangeQuery, RangeResult, 
 use super::envelope::Envelope;
 use super::hash::{Hasher, content_hash};
 use super::limits::{self, LimitError, StoreLimits};
+use super::members::{MemberRefusal, MemberTable};
 use super::session::{SessionTable, Turn};
 use super::transaction::{self, Data};
 use crate::wire::client::Refusal;
@@ -78,6 +79,9 @@ pub enum ApplyRefusal {
         /// The limit: sessions, or the bytes of their results.
         limit: u64,
     },
+    /// The members stay as they are.
+    #[error(transparent)]
+    Members(#[from] MemberRefusal),
 }
 
 impl ApplyRefusal {
@@ -111,6 +115,9 @@ impl From<ApplyRefusal> for Refusal {
             ApplyRefusal::SessionsFull { limit } => Refusal::Overloaded {
                 what: "sessions in use".into(),
                 limit,
+            },
+            ApplyRefusal::Members(refusal) => Refusal::MembersRefused {
+                why: refusal.to_string(),
             },
         }
     }
@@ -155,6 +162,7 @@ pub struct Store {
     pub(super) hash: u64,
     pub(super) data: Data,
     pub(super) sessions: SessionTable,
+    pub(super) members: MemberTable,
 }
 
 impl Store {
@@ -168,6 +176,7 @@ impl Store {
             hash: 0,
             data: Data::new(),
             sessions: SessionTable::default(),
+            members: MemberTable::default(),
         }
     }
 
@@ -229,6 +238,12 @@ impl Store {
         let command = Command::decode(envelope.command)?;
         limits::check(&self.limits.command, &command).map_err(ApplyRefusal::Limit)?;
         check_sequence(&envelope, &command)?;
+        if let Command::Members(update) = &command {
+            if !auth::may(envelope.principal, Operation::EditMembers) {
+                return Err(ApplyRefusal::NotAuthorised);
+            }
+            self.members.apply(index, update)?;
+        }
 
         let now_ms = self.log_time_ms;
         let session = self
@@ -282,6 +297,9 @@ impl Store {
         hasher.word(self.revision);
         hasher.word(self.data.len() as u64);
         hasher.word(self.sessions.len() as u64);
+        if !self.members.is_empty() {
+            hasher.word(self.members.digest());
+        }
         match applied {
             Applied::Refused(_) => hasher.word(u64::MAX),
             Applied::Done { session, result } => {
@@ -323,6 +341,11 @@ impl Store {
         self.data.len()
     }
 
+    /// The members, if they ever changed.
+    pub fn members(&self) -> &MemberTable {
+        &self.members
+    }
+
     /// The sessions.
     pub fn sessions(&self) -> &SessionTable {
         &self.sessions
@@ -333,10 +356,11 @@ impl Store {
 fn check_sequence(envelope: &Envelope<'_>, command: &Command) -> Result<(), ApplyRefusal> {
     use super::envelope::SessionRef;
     let sound = match (envelope.session, command) {
-        (SessionRef::None, Command::Op(_) | Command::Txn(_)) => {
+        (SessionRef::None, Command::Op(_) | Command::Txn(_) | Command::Members(_)) => {
             envelope.sequence == 0 && envelope.done_below == 0
         }
         (SessionRef::None, Command::CloseSession | Command::KeepAlive) => false,
+        (SessionRef::Id(_) | SessionRef::Named(_), Command::Members(_)) => false,
         (SessionRef::Id(_) | SessionRef::Named(_), Command::KeepAlive) => envelope.sequence == 0,
         (
             SessionRef::Id(_) | SessionRef::Named(_),

@@ -200,7 +200,7 @@ fn endpoint_options(config: &Config) -> EndpointOptions {
 
 fn peers(identity: &Identity<OsFs>) -> Vec<PeerAddress> {
     let others = identity
-        .members()
+        .known_members()
         .iter()
         .filter(|member| member.id != identity.node());
     others

@@ -1,6 +1,6 @@
 //! The loop of one node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use raft_core::{LogIndex, NodeId};
 use raft_log::ReadError;
 use raft_log::fs::OsFs;
-use raft_net::{Endpoint, Identity, Impairment, Lane, NetEvent};
+use raft_net::{Endpoint, Identity, Impairment, Lane, NetEvent, PeerAddress};
 use tokio::sync::{mpsc, oneshot};
 
 use super::clients::{Clients, NewClient};
@@ -21,8 +21,9 @@ use super::{Asker, Control, admission, boot};
 use crate::config::Config;
 use crate::driver::{ClientId, Driver, Effect, Event, TICK_MS};
 use crate::exit::{ExitCode, Failure};
+use crate::identity::InitialMember;
 use crate::kv::auth::{Principal, Role};
-use crate::wire::client::{RequestFrame, Response};
+use crate::wire::client::{MemberAddress, RequestFrame, Response};
 use crate::wire::peer::{self, PeerMessage};
 
 /// Events from tasks that may wait for the loop; a full channel slows the tasks down, and with them their clients.
@@ -84,6 +85,8 @@ struct Shell {
     tasks: SnapshotTasks,
     reader: raft_log::Reader<OsFs>,
     clients: Clients,
+    /// Who is let in.
+    members: Arc<admission::Durable>,
     on_socket: mpsc::Receiver<SocketClient>,
     facts: FactFinder,
     asked: HashMap<ClientId, oneshot::Sender<Response>>,
@@ -111,6 +114,7 @@ impl Shell {
         let cluster = booted.cluster;
         let frame_bytes_max = booted.endpoint_options.client_frame_bytes_max;
         let admission = Arc::new(admission::Durable::new(booted.identity));
+        let members = admission.clone();
         let (endpoint, network) = Endpoint::bind(
             booted.endpoint_options,
             booted.credentials,
@@ -153,6 +157,7 @@ impl Shell {
             tasks,
             reader: booted.reader,
             clients: Clients::default(),
+            members,
             on_socket,
             facts: FactFinder::new(&config.node.data, booted.certificate_expires),
             asked: HashMap::new(),
@@ -300,8 +305,11 @@ impl Shell {
     }
 
     /// A peer does not let this node in. That its directory is older than one the peer has seen cannot mend itself.
-    fn refused_by(&self, peer: u64, refusal: &raft_net::Refusal) -> Result<(), Failure> {
+    fn refused_by(&mut self, peer: u64, refusal: &raft_net::Refusal) -> Result<(), Failure> {
         tracing::warn!(peer, %refusal, "refused by a peer");
+        if *refusal == raft_net::Refusal::Removed {
+            self.driver.handle(Event::Removed { by: NodeId(peer) });
+        }
         match Failure::of_refusal(peer, refusal) {
             Some(failure) => Err(failure),
             None => Ok(()),
@@ -372,11 +380,32 @@ impl Shell {
                     }
                 }
                 Effect::Observe(event) => tracing::info!(target: "kvd::raft", "{event}"),
+                Effect::Members { members, removed } => self.follow_members(&members, &removed),
                 Effect::Stopped => stopped = true,
                 Effect::Halt { index, why } => return Err(newer_entry(index, &why)),
             }
         }
         Ok(stopped)
+    }
+
+    /// Remembers who the members are and who was one, dials new ones and lets go of removed ones.
+    fn follow_members(&self, members: &[MemberAddress], removed: &BTreeSet<NodeId>) {
+        let initial = |member: &MemberAddress| InitialMember {
+            name: member.name.clone(),
+            id: member.id,
+            address: member.address.clone(),
+        };
+        self.members.record_members(
+            members.iter().map(initial).collect(),
+            removed.iter().map(|id| id.0).collect(),
+            self.tasks.failures.clone(),
+        );
+        let peer = |member: &MemberAddress| PeerAddress {
+            id: member.id,
+            name: member.name.clone(),
+            address: member.address.clone(),
+        };
+        self.endpoint.set_peers(members.iter().map(peer).collect());
     }
 
     /// Sends or drops: the protocol makes up for what is lost, and a full queue means that the peer is behind anyway.

@@ -10,6 +10,7 @@ use super::status::NodeStatus;
 use crate::kv::command::{CommandResult, RangeQuery, RangeResult};
 use crate::kv::envelope::SessionRef;
 use crate::kv::limits::LimitError;
+use crate::kv::members::{MEMBER_EDITS_CEILING, MemberState};
 use crate::kv::{DecodeError, bounded::vec_at_most, codec};
 
 #[cfg(test)]
@@ -132,6 +133,70 @@ pub enum Request {
         /// To the node of this name; `None`: to the one best suited.
         to: Option<String>,
     },
+    /// The members with all that the asked node knows of them. Answer: [`Response::MemberTable`].
+    MemberTable,
+    /// Changes the members, all in one step. Answer: [`Response::MembersChanged`], once the change is in force and committed:
+    /// what was added is then a learner, and becomes a voter by itself. What is so already is no error, so it may be repeated.
+    ChangeMembers {
+        /// What changes; each member at most once.
+        #[serde(deserialize_with = "vec_at_most::<_, _, MEMBER_EDITS_CEILING>")]
+        changes: Vec<MemberChange>,
+        /// Only say what would come of it.
+        dry_run: bool,
+        /// How long the client waits.
+        timeout_ms: u32,
+    },
+}
+
+impl Request {
+    /// Whether an attempt that was never answered may have changed something.
+    pub fn changes_something(&self) -> bool {
+        match self {
+            Request::Write { .. } | Request::ChangeMembers { dry_run: false, .. } => true,
+            Request::Hello { .. }
+            | Request::OpenSession { .. }
+            | Request::Read { .. }
+            | Request::Status
+            | Request::Members
+            | Request::Health
+            | Request::DiscardLog
+            | Request::TransferLeader { .. }
+            | Request::MemberTable
+            | Request::ChangeMembers { dry_run: true, .. } => false,
+        }
+    }
+}
+
+/// What is to become of one member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum MemberChange {
+    /// A new node joins: as a learner, and as a voter by itself once it has caught up.
+    Add(MemberAddress),
+    /// A member leaves for good.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// A learner becomes a voter now, or this is refused.
+    Promote {
+        /// Its name.
+        name: String,
+    },
+    /// A new node joins and, once it has caught up, takes the place of a member, which leaves for good in the same step.
+    Replace {
+        /// Name of the one that leaves.
+        old: String,
+        /// The one that joins.
+        new: MemberAddress,
+    },
+    /// A member is found elsewhere.
+    Update {
+        /// Its name.
+        name: String,
+        /// Where it is found: host and port.
+        address: String,
+    },
 }
 
 /// A member of the cluster and where it was last heard of.
@@ -152,6 +217,39 @@ pub struct Member {
     pub address: MemberAddress,
     /// It has a vote; otherwise it is a learner.
     pub voter: bool,
+}
+
+/// A member as the asked node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MemberLine {
+    /// Who and where.
+    pub address: MemberAddress,
+    /// What has become of it.
+    pub state: MemberState,
+    /// Whose place it takes when it becomes a voter: a name.
+    pub replaces: Option<String>,
+    /// The asked node has a link to it, or is it.
+    pub reachable: bool,
+}
+
+/// The arithmetic of decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Quorum {
+    /// Members that vote.
+    pub voters: u32,
+    /// How many of them are needed.
+    pub quorum: u32,
+    /// How many of them have a link to the asked node, itself included.
+    pub reachable: u32,
+    /// Members that do not vote, or not yet.
+    pub learners: u32,
+}
+
+impl Quorum {
+    /// How many voters may be lost before nothing can be written.
+    pub fn spare(&self) -> u32 {
+        self.reachable.saturating_sub(self.quorum)
+    }
 }
 
 /// What a node answers.
@@ -219,6 +317,23 @@ pub enum Response {
     Done,
     /// It was not done, or nobody knows: see [`Refusal::outcome`].
     Refused(Refusal),
+    /// To [`Request::MemberTable`].
+    MemberTable {
+        /// All members.
+        #[serde(deserialize_with = "vec_at_most::<_, _, MEMBERS_CEILING>")]
+        members: Vec<MemberLine>,
+        /// Id of the leader the node knows of.
+        leader: Option<u64>,
+        /// What decisions take now.
+        quorum: Quorum,
+    },
+    /// To [`Request::ChangeMembers`]: in force and committed, or with `dry_run` possible.
+    MembersChanged {
+        /// What decisions took before.
+        before: Quorum,
+        /// What they take when all of it has happened: learners that are on their way count as voters.
+        after: Quorum,
+    },
 }
 
 /// What is known about a refused request.
@@ -316,6 +431,30 @@ pub enum Refusal {
     /// The client has declared this sequence done, so its result is gone. An earlier attempt may have been executed.
     #[error("the client has declared this sequence done")]
     SequenceDone,
+    /// The change does not fit the members.
+    #[error("the members stay as they are: {why}")]
+    MembersRefused {
+        /// What does not fit.
+        why: String,
+    },
+    /// Members change one step after the other. Ask again in a moment.
+    #[error("the members cannot be changed now: {why}")]
+    MembersBusy {
+        /// What is under way.
+        why: String,
+    },
+    /// After the change nothing could be decided.
+    #[error(
+        "the change would lose the quorum: {reachable} of the {quorum} voters needed afterwards can be reached: {detail}"
+    )]
+    QuorumAtRisk {
+        /// Voters of the new configuration that the leader reaches, itself included.
+        reachable: u32,
+        /// Voters that would be needed.
+        quorum: u32,
+        /// Who is not reached.
+        detail: String,
+    },
 }
 
 impl From<LimitError> for Refusal {
@@ -352,7 +491,10 @@ impl Refusal {
             | Refusal::SequenceReused
             | Refusal::CommandCorrupt
             | Refusal::Stopping
-            | Refusal::Unsupported => Outcome::Definite,
+            | Refusal::Unsupported
+            | Refusal::MembersRefused { .. }
+            | Refusal::MembersBusy { .. }
+            | Refusal::QuorumAtRisk { .. } => Outcome::Definite,
         }
     }
 }

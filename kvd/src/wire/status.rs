@@ -26,6 +26,8 @@ pub enum NodeRole {
     Leader,
     /// Receives the log but has no vote.
     Learner,
+    /// Was a member once, and never will be again.
+    Removed,
 }
 
 impl NodeRole {
@@ -37,6 +39,7 @@ impl NodeRole {
             NodeRole::Candidate => "candidate",
             NodeRole::Leader => "leader",
             NodeRole::Learner => "learner",
+            NodeRole::Removed => "removed",
         }
     }
 }
@@ -208,8 +211,8 @@ mod tests {
 
     #[test]
     fn the_words_are_the_same_in_text_and_in_json() {
-        use NodeRole::{Candidate, Follower, Leader, Learner, PreCandidate};
-        for role in [Follower, PreCandidate, Candidate, Leader, Learner] {
+        use NodeRole::{Candidate, Follower, Leader, Learner, PreCandidate, Removed};
+        for role in [Follower, PreCandidate, Candidate, Leader, Learner, Removed] {
             assert_eq!(serde_json::to_value(role).unwrap(), role.as_str());
         }
         for state in [

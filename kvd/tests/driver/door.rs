@@ -6,6 +6,7 @@ use kvd::kv::auth::{Principal, Role};
 use kvd::kv::command::{Command, Op, Txn};
 use kvd::kv::envelope::SessionRef;
 use kvd::kv::limits::CommandLimits;
+use kvd::kv::members::MemberUpdate;
 use kvd::wire::client::{Consistency, Outcome, Refusal, Request, Response};
 use kvd::wire::peer::{ForwardedWrite, PeerMessage};
 use raft_core::NodeId;
@@ -171,6 +172,24 @@ fn forward(world: &mut World, from: u64, to: u64, write: ForwardedWrite) {
     let from = NodeId(from);
     world.handle(to, Event::Peer { from, message });
     world.turn(to);
+}
+
+/// Not even an administrator writes an update of the table into the log: it must fit the configuration. And while members
+/// are upgraded one after the other, anybody could stop the older ones with it.
+#[test]
+fn nobody_writes_the_table_of_members_from_outside() {
+    for role in [Role::Client, Role::Http, Role::Admin] {
+        let mut world = World::led_by_n1(3);
+        let update = Command::Members(MemberUpdate::default());
+        let write = Write::bare(update).request();
+        let write = world.ask_as(1, Principal::new(role, "app"), write);
+        let refusal = world.refusal_at_once(1, write);
+        assert!(
+            matches!(refusal, Refusal::NotAuthorised { .. }),
+            "{refusal:?}"
+        );
+        assert!(world.node(1).disk.queue.is_empty());
+    }
 }
 
 #[test]

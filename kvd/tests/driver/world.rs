@@ -14,7 +14,7 @@ use kvd::kv::snapshot::{SnapshotContext, SnapshotHeader};
 use kvd::kv::store::Store;
 use kvd::log_cache::LogCache;
 use kvd::wire::client::{
-    Consistency, MemberAddress, Outcome, Refusal, Request, RequestFrame, Response,
+    Consistency, MemberAddress, MemberChange, Outcome, Refusal, Request, RequestFrame, Response,
 };
 use kvd::wire::peer::PeerMessage;
 use raft_core::{
@@ -49,6 +49,8 @@ pub struct Member {
     pub fetches: Vec<raft_core::Fetch>,
     pub halted: Vec<LogIndex>,
     pub stopped: usize,
+    /// What it was told about the members.
+    pub told: Vec<(Vec<MemberAddress>, BTreeSet<NodeId>)>,
 }
 
 /// All of it.
@@ -85,6 +87,7 @@ pub fn options(id: u64, count: u64) -> DriverOptions {
     }
 }
 
+/// A driver of a cluster that was founded with the first `count` nodes, whether it is one of them or not.
 pub fn driver(id: u64, count: u64, options: DriverOptions, disk: &Disk) -> Driver {
     let mut config = raft_core::Config::new(NodeId(id), 0x5EED + id);
     config.election_timeout_ticks = u32::try_from(ET).unwrap();
@@ -102,6 +105,25 @@ pub fn driver(id: u64, count: u64, options: DriverOptions, disk: &Disk) -> Drive
     )
 }
 
+impl Member {
+    fn new(id: u64, count: u64, options: DriverOptions) -> Member {
+        let disk = Disk::new();
+        Member {
+            driver: driver(id, count, options, &disk),
+            disk,
+            disk_held: false,
+            orders: Vec::new(),
+            writing: 0,
+            outgoing_snapshots: Vec::new(),
+            taken: Vec::new(),
+            fetches: Vec::new(),
+            halted: Vec::new(),
+            stopped: 0,
+            told: Vec::new(),
+        }
+    }
+}
+
 impl World {
     pub fn new(count: u64) -> World {
         World::with(count, |_| {})
@@ -112,20 +134,7 @@ impl World {
         for id in 1..=count {
             let mut options = options(id, count);
             change(&mut options);
-            let disk = Disk::new();
-            let member = Member {
-                driver: driver(id, count, options, &disk),
-                disk,
-                disk_held: false,
-                orders: Vec::new(),
-                writing: 0,
-                outgoing_snapshots: Vec::new(),
-                taken: Vec::new(),
-                fetches: Vec::new(),
-                halted: Vec::new(),
-                stopped: 0,
-            };
-            members.insert(id, member);
+            members.insert(id, Member::new(id, count, options));
         }
         let mut world = World {
             members,
@@ -153,6 +162,16 @@ impl World {
     /// A cluster whose leader is n1, with its first entry committed everywhere.
     pub fn led_by_n1(count: u64) -> World {
         World::led(World::new(count))
+    }
+
+    /// A node that was not among the `count` founders starts, with an empty log and links to everybody.
+    pub fn start_later(&mut self, id: u64, count: u64) {
+        let mut options = options(id, count);
+        options.name = format!("n{id}");
+        self.members.insert(id, Member::new(id, count, options));
+        for other in self.others(id) {
+            self.link_up(id, other);
+        }
     }
 
     pub fn led(mut world: World) -> World {
@@ -238,6 +257,7 @@ impl World {
             Effect::SnapshotTaken { ticket } => member.taken.push(ticket),
             Effect::Observe(_) => {}
             Effect::Halt { index, .. } => member.halted.push(index),
+            Effect::Members { members, removed } => member.told.push((members, removed)),
             Effect::Stopped => member.stopped += 1,
         }
     }
@@ -283,6 +303,9 @@ impl World {
     /// Delivers every message that is on its way now and passes the test, in order; the others stay.
     pub fn deliver(&mut self, passes: impl Fn(&Packet) -> bool) {
         let mut receivers = BTreeSet::new();
+        // What goes to a node that is not started is lost.
+        self.wire
+            .retain(|packet| self.members.contains_key(&packet.to));
         for packet in std::mem::take(&mut self.wire) {
             if !passes(&packet) || self.held.contains(&(packet.from, packet.to)) {
                 self.wire.push_back(packet);
@@ -432,6 +455,16 @@ impl World {
             },
         );
         self.last_request
+    }
+
+    /// An administrator wants other members.
+    pub fn change(&mut self, id: u64, changes: Vec<MemberChange>) -> u64 {
+        let change = Request::ChangeMembers {
+            changes,
+            dry_run: false,
+            timeout_ms: u32::try_from(PATIENCE * TICK_MS).unwrap(),
+        };
+        self.ask_as(id, Principal::new(Role::Admin, "root"), change)
     }
 
     pub fn ask(&mut self, id: u64, body: Request) -> u64 {

@@ -91,13 +91,14 @@ impl ClusterBuilder {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             id: ClusterId(0),
+            settings: self.settings,
             home,
             _permit: permit,
         };
         cluster.init(self.nodes);
         for node in &cluster.nodes {
             cluster.join(node).ok();
-            node.configure(&self.settings);
+            node.configure(&cluster.settings);
         }
         if self.started {
             cluster.start_all();
@@ -114,6 +115,7 @@ pub struct Cluster {
     pub nodes: Vec<NodeProcess>,
     /// The cluster's id.
     pub id: ClusterId,
+    settings: Vec<(&'static str, &'static str, toml::Value)>,
     home: TempDir,
     _permit: Permit,
 }
@@ -199,6 +201,28 @@ impl Cluster {
             .expect("init makes an administrator's certificate")
             .identity()
             .cluster();
+    }
+
+    /// Makes a later node with `kvctl member WORDS... NAME=ADDR --bundle`, joins it and starts it. It is the last one of the list
+    /// from then on.
+    ///
+    /// # Panics
+    /// A step fails.
+    pub fn add_node(&mut self, name: &str, words: &[&str]) {
+        let at = || std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut node = NodeProcess::new(name.to_owned(), self.home().join(name), at(), at());
+        let place = format!("{name}={}", node.address);
+        let door = format!("{name}={}", node.http);
+        let bundle = self.secrets().join(format!("{name}.kvd"));
+        let bundle = bundle.display().to_string();
+        let mut line = vec!["member"];
+        line.extend_from_slice(words);
+        line.extend([&*place, "--bundle", &*bundle, "--http", &*door]);
+        self.kvctl(&line).ok();
+        self.join(&node).ok();
+        node.configure(&self.settings);
+        node.start();
+        self.nodes.push(node);
     }
 
     /// `kvd join` of this node's bundle.

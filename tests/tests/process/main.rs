@@ -9,6 +9,7 @@ mod certificates;
 mod damage;
 mod demo;
 mod kill;
+mod member;
 mod quorum;
 mod restart_loop;
 mod shared;

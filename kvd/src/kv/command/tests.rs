@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kv::golden;
+use crate::kv::members::{MemberEdit, MemberState};
+use crate::wire::client::MemberAddress;
 
 /// One of each kind.
 fn samples() -> Vec<Command> {
@@ -62,7 +64,49 @@ fn samples() -> Vec<Command> {
         .into(),
         Command::CloseSession,
         Command::KeepAlive,
+        Command::Members(members()),
     ]
+}
+
+/// One of each kind of edit.
+fn members() -> MemberUpdate {
+    let member = |id| MemberAddress {
+        name: format!("n{id}"),
+        id,
+        address: format!("10.0.0.{id}:7400"),
+    };
+    MemberUpdate {
+        founding: vec![member(1)],
+        edits: vec![
+            MemberEdit::Join {
+                member: member(4),
+                replaces: Some(1),
+            },
+            MemberEdit::Address {
+                id: 1,
+                address: "a:1".into(),
+            },
+            MemberEdit::State {
+                id: 1,
+                state: MemberState::Removed,
+            },
+        ],
+    }
+}
+
+/// An older program stops at an update by its version. Passing over it as malformed, as it must do with what is malformed
+/// for everybody, would make another history than a newer program makes.
+#[test]
+fn updates_of_members_are_newer_than_the_first_version() {
+    let bytes = Command::Members(members()).encode();
+    assert_eq!(bytes[0], 2);
+    let disguised = [&[1], &bytes[1..]].concat();
+    assert_eq!(Command::decode(&disguised), Err(DecodeError::Malformed));
+    assert_eq!(
+        Command::KeepAlive.encode()[0],
+        1,
+        "older programs know this"
+    );
 }
 
 /// One of each kind.
@@ -151,8 +195,8 @@ fn what_cannot_be_decoded_is_told_apart() {
     assert_eq!(Command::decode(b""), Err(DecodeError::Empty));
     assert_eq!(Command::decode(&[0, 0]), Err(DecodeError::Malformed));
     assert_eq!(
-        Command::decode(&[2, 0]),
-        Err(DecodeError::NewerVersion { found: 2, known: 1 })
+        Command::decode(&[3, 0]),
+        Err(DecodeError::NewerVersion { found: 3, known: 2 })
     );
     assert_eq!(Command::decode(&[1, 99]), Err(DecodeError::Malformed));
 }

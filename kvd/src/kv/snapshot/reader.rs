@@ -3,13 +3,14 @@
 use serde::Deserialize;
 
 use super::{
-    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockKind, End, PRELUDE_BYTES, SNAPSHOT_MAGIC,
-    SNAPSHOT_VERSION, SnapshotError, SnapshotHeader,
+    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockKind, End, FIRST_VERSION, PRELUDE_BYTES,
+    SNAPSHOT_MAGIC, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader,
 };
 use crate::kv::command::KeyValue;
 use crate::kv::hash::HASH_ALGORITHM;
 use crate::kv::key::Key;
 use crate::kv::limits::StoreLimits;
+use crate::kv::members::MemberRecord;
 use crate::kv::session::Session;
 use crate::kv::store::Store;
 use crate::kv::transaction::Record;
@@ -27,6 +28,8 @@ pub struct SnapshotReader {
     offset: u64,
     /// CRC of all pieces before it.
     crc: crc32fast::Hasher,
+    /// What the prelude said.
+    version: u32,
     number: u32,
     /// The kind of the last block.
     state: State,
@@ -71,6 +74,7 @@ impl SnapshotReader {
             buffer: Vec::new(),
             offset: 0,
             crc: crc32fast::Hasher::new(),
+            version: FIRST_VERSION,
             number: 0,
             state: State::Prelude,
             built: None,
@@ -160,7 +164,7 @@ impl SnapshotReader {
         let piece = std::mem::take(&mut self.buffer);
         match self.state {
             State::Prelude => {
-                check_prelude(&piece)?;
+                self.version = check_prelude(&piece)?;
                 self.state = State::Block { last: None };
             }
             State::Block { last } => {
@@ -197,6 +201,7 @@ impl SnapshotReader {
         }
         let kind = BlockKind::from_number(head.kind)
             .filter(|&kind| head.number == self.number && may_follow(last, kind))
+            .filter(|&kind| kind != BlockKind::Members || self.version > FIRST_VERSION)
             .ok_or(SnapshotError::UnexpectedBlock {
                 offset: self.offset,
                 kind: head.kind,
@@ -205,6 +210,7 @@ impl SnapshotReader {
         self.number += 1;
         match kind {
             BlockKind::Header => self.take_header(content)?,
+            BlockKind::Members => self.take_members(content)?,
             BlockKind::Sessions => self.take_sessions(content)?,
             BlockKind::Data => self.take_data(content)?,
             BlockKind::End => self.take_end(content)?,
@@ -231,6 +237,21 @@ impl SnapshotReader {
         }
         let store = header.store(self.limits);
         self.built = Some((header, store));
+        Ok(())
+    }
+
+    fn take_members(&mut self, mut content: &[u8]) -> Result<(), SnapshotError> {
+        while !content.is_empty() {
+            let ((id, record), rest) = self.element::<(u64, MemberRecord)>(content)?;
+            let sound = self
+                .built
+                .as_mut()
+                .is_some_and(|(header, store)| store.members.restore(id, record, header.index));
+            if !sound {
+                return Err(self.malformed());
+            }
+            content = rest;
+        }
         Ok(())
     }
 
@@ -300,16 +321,18 @@ impl SnapshotReader {
 }
 
 fn may_follow(last: Option<BlockKind>, kind: BlockKind) -> bool {
-    match (last, kind) {
-        (None, kind) => kind == BlockKind::Header,
-        (Some(BlockKind::Header), kind) => kind > BlockKind::Header,
-        (Some(BlockKind::Sessions | BlockKind::Data), kind) => Some(kind) >= last,
-        (Some(BlockKind::End), _) => false,
+    match last {
+        None => kind == BlockKind::Header,
+        Some(BlockKind::Header) => kind.rank() > BlockKind::Header.rank(),
+        Some(BlockKind::End) => false,
+        Some(last @ (BlockKind::Members | BlockKind::Sessions | BlockKind::Data)) => {
+            kind.rank() >= last.rank()
+        }
     }
 }
 
 /// Magic first, then the checksum, then the version: a newer version is named only if it is really there.
-fn check_prelude(piece: &[u8]) -> Result<(), SnapshotError> {
+fn check_prelude(piece: &[u8]) -> Result<u32, SnapshotError> {
     let (words, _) = piece.as_chunks::<4>();
     let [first, second, version, expected] = words else {
         return Err(SnapshotError::Truncated { offset: 0 });
@@ -329,7 +352,7 @@ fn check_prelude(piece: &[u8]) -> Result<(), SnapshotError> {
         });
     }
     match u32::from_le_bytes(*version) {
-        SNAPSHOT_VERSION => Ok(()),
+        version @ FIRST_VERSION..=SNAPSHOT_VERSION => Ok(version),
         found if found > SNAPSHOT_VERSION => Err(SnapshotError::NewerVersion {
             found,
             known: SNAPSHOT_VERSION,

@@ -5,6 +5,7 @@ use crate::kv::auth::{Principal, Role};
 use crate::kv::command::{Command, Op, command_crc};
 use crate::kv::envelope::{Envelope, SessionRef};
 use crate::kv::golden;
+use crate::kv::members::{MemberEdit, MemberState, MemberUpdate};
 
 /// A store after `keys` puts of values of this size, by a few sessions.
 fn store(keys: u64, value_bytes: usize) -> Store {
@@ -94,7 +95,62 @@ fn a_store_comes_back_with_its_position_data_and_sessions() {
 fn golden_bytes() {
     golden::check(
         "kv/golden/snapshot.txt",
-        &[("three keys".into(), encode(&store(3, 5)))],
+        &[
+            ("three keys".into(), encode(&store(3, 5))),
+            ("members".into(), encode(&with_members())),
+        ],
+    );
+}
+
+/// A store whose cluster got a fourth member and lost the first.
+fn with_members() -> Store {
+    let mut store = store(3, 5);
+    let member = |id| MemberAddress {
+        name: format!("n{id}"),
+        id,
+        address: format!("10.0.0.{id}:7400"),
+    };
+    let update = MemberUpdate {
+        founding: (1..=3).map(member).collect(),
+        edits: vec![
+            MemberEdit::Join {
+                member: member(4),
+                replaces: Some(1),
+            },
+            MemberEdit::State {
+                id: 1,
+                state: MemberState::Removed,
+            },
+        ],
+    };
+    store.members.apply(2, &update).unwrap();
+    store
+}
+
+#[test]
+fn members_come_back_with_those_that_were_removed() {
+    let store = with_members();
+    let bytes = encode(&store);
+    let (header, restored) = read(&bytes).unwrap();
+    assert!(restored.members.iter().eq(store.members.iter()));
+    assert!(restored.members.is_removed(1));
+    assert_eq!(restored.members.digest(), store.members.digest());
+    assert_eq!(header.members, store.members.addresses());
+    assert_eq!(encode(&restored), bytes);
+}
+
+/// An older program must name a snapshot with members as newer than itself, and one without it must be able to read.
+#[test]
+fn only_snapshots_with_members_are_of_version_2() {
+    let without = encode(&store(3, 5));
+    assert_eq!(without[8..12], 1_u32.to_le_bytes());
+    let mut with = encode(&with_members());
+    assert_eq!(with[8..12], 2_u32.to_le_bytes());
+    with[..PRELUDE_BYTES].copy_from_slice(&prelude(1));
+    let error = read(&with).unwrap_err();
+    assert!(
+        matches!(error, SnapshotError::UnexpectedBlock { kind: 5, .. }),
+        "{error}"
     );
 }
 
@@ -200,10 +256,10 @@ fn lost_repeated_exchanged_and_foreign_blocks_are_detected() {
 
 #[test]
 fn a_newer_version_is_named_and_a_length_takes_no_memory() {
-    let newer = prelude(2);
+    let newer = prelude(3);
     assert_eq!(
         read(&newer).unwrap_err(),
-        SnapshotError::NewerVersion { found: 2, known: 1 }
+        SnapshotError::NewerVersion { found: 3, known: 2 }
     );
 
     let mut reader = SnapshotReader::new(StoreLimits::default());
@@ -245,10 +301,11 @@ proptest! {
     /// Case 62: blocks with sound checksums and arbitrary contents end in a store or a typed error.
     #[test]
     fn arbitrary_contents_never_panic(
-        contents in prop::collection::vec((0..6_u32, prop::collection::vec(any::<u8>(), 0..60)), 0..5),
+        version in 1..=2_u32,
+        contents in prop::collection::vec((0..7_u32, prop::collection::vec(any::<u8>(), 0..60)), 0..5),
         with_header in any::<bool>(),
     ) {
-        let mut bytes = prelude(1).to_vec();
+        let mut bytes = prelude(version).to_vec();
         let mut blocks = contents;
         if with_header {
             let header = SnapshotHeader::new(&store(3, 3), context());

@@ -5,8 +5,8 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::{
-    BLOCK_BYTES, BLOCK_HEADER_BYTES, BlockKind, End, SNAPSHOT_VERSION, SnapshotContext,
-    SnapshotHeader,
+    BLOCK_BYTES, BLOCK_HEADER_BYTES, BlockKind, End, FIRST_VERSION, SNAPSHOT_VERSION,
+    SnapshotContext, SnapshotHeader,
 };
 use crate::kv::codec;
 use crate::kv::key::Key;
@@ -29,6 +29,8 @@ pub struct SnapshotWriter {
 enum Next {
     Prelude,
     Header,
+    /// Members with an id above this one.
+    Members(u64),
     /// Sessions with an id above this one.
     Sessions(u64),
     /// Keys after this one.
@@ -65,6 +67,27 @@ impl SnapshotWriter {
         block.extend_from_slice(content);
         self.crc.update(&block);
         block.into()
+    }
+
+    fn version(&self) -> u32 {
+        match self.store.members.is_empty() {
+            true => FIRST_VERSION,
+            false => SNAPSHOT_VERSION,
+        }
+    }
+
+    /// Members until the block is full, and the last id in it.
+    fn members(&self, after: u64) -> (Vec<u8>, u64) {
+        let mut content = Vec::new();
+        let mut last = after;
+        for (id, record) in self.store.members.iter_after(after) {
+            content = codec::extend(content, &(id, record));
+            last = id;
+            if content.len() >= BLOCK_BYTES {
+                break;
+            }
+        }
+        (content, last)
     }
 
     /// Sessions until the block is full, and the last id in it.
@@ -118,14 +141,23 @@ impl Iterator for SnapshotWriter {
             match std::mem::replace(&mut self.next, Next::Nothing) {
                 Next::Prelude => {
                     self.next = Next::Header;
-                    let prelude = super::prelude(SNAPSHOT_VERSION);
+                    let prelude = super::prelude(self.version());
                     self.crc.update(&prelude);
                     return Some(Bytes::copy_from_slice(&prelude));
                 }
                 Next::Header => {
-                    self.next = Next::Sessions(0);
+                    self.next = Next::Members(0);
                     let content = codec::extend(Vec::new(), &self.header);
                     return Some(self.block(BlockKind::Header, &content));
+                }
+                Next::Members(after) => {
+                    let (content, last) = self.members(after);
+                    if content.is_empty() {
+                        self.next = Next::Sessions(0);
+                        continue;
+                    }
+                    self.next = Next::Members(last);
+                    return Some(self.block(BlockKind::Members, &content));
                 }
                 Next::Sessions(after) => {
                     let (content, last) = self.sessions(after);

@@ -45,6 +45,12 @@ fn requests() -> Vec<RequestFrame> {
             to: Some("n2".into()),
         },
         Request::TransferLeader { to: None },
+        Request::MemberTable,
+        Request::ChangeMembers {
+            changes: member_changes(),
+            dry_run: true,
+            timeout_ms: 5000,
+        },
     ]
     .into_iter()
     .zip(1..)
@@ -58,6 +64,40 @@ fn member(name: &str) -> MemberAddress {
         id: 0x00c0_ffee,
         address: "10.0.0.1:7400".into(),
     }
+}
+
+/// One of each kind.
+fn member_changes() -> Vec<MemberChange> {
+    let name = || "n2".to_owned();
+    vec![
+        MemberChange::Add(member("n4")),
+        MemberChange::Remove { name: name() },
+        MemberChange::Promote { name: name() },
+        MemberChange::Replace {
+            old: name(),
+            new: member("n4"),
+        },
+        MemberChange::Update {
+            name: name(),
+            address: "10.0.0.9:7400".into(),
+        },
+    ]
+}
+
+fn member_lines() -> Vec<MemberLine> {
+    let states = [
+        MemberState::Joining,
+        MemberState::Learner,
+        MemberState::Voter,
+        MemberState::Removed,
+    ];
+    let line = |state| MemberLine {
+        address: member("n4"),
+        state,
+        replaces: Some("n1".into()),
+        reachable: true,
+    };
+    states.into_iter().map(line).collect()
 }
 
 fn refusals() -> Vec<Refusal> {
@@ -99,6 +139,17 @@ fn refusals() -> Vec<Refusal> {
             why: "lost sight".into(),
         },
         Refusal::SequenceDone,
+        Refusal::MembersRefused {
+            why: "no member is called n9".into(),
+        },
+        Refusal::MembersBusy {
+            why: "another change is under way".into(),
+        },
+        Refusal::QuorumAtRisk {
+            reachable: 1,
+            quorum: 2,
+            detail: "no link to n3".into(),
+        },
     ]
 }
 
@@ -195,6 +246,26 @@ fn responses() -> Vec<ResponseFrame> {
         result,
     }));
     bodies.extend(refusals().into_iter().map(Response::Refused));
+    let quorum = Quorum {
+        voters: 3,
+        quorum: 2,
+        reachable: 3,
+        learners: 1,
+    };
+    bodies.push(Response::MemberTable {
+        members: member_lines(),
+        leader: Some(2),
+        quorum,
+    });
+    bodies.push(Response::MembersChanged {
+        before: Quorum::default(),
+        after: quorum,
+    });
+    let removed = NodeStatus {
+        role: NodeRole::Removed,
+        ..status()
+    };
+    bodies.push(Response::Status(Box::new(removed)));
     bodies
         .into_iter()
         .zip(1..)

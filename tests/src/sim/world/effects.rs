@@ -70,6 +70,8 @@ impl World {
                 self.transfer_taken(place, ticket);
                 Ok(())
             }
+            // Links are the world's own, and no fault of it changes the members yet.
+            Effect::Members { .. } => Ok(()),
             Effect::Observe(event) => {
                 self.timeline.event(self.now, place, &event);
                 self.watchers.see(node::id(place), &Seen::Told(&event))

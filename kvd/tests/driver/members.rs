@@ -1,0 +1,590 @@
+//! Members come and go: what the table and the configuration become, and what is refused.
+
+use std::collections::BTreeSet;
+
+use kvd::driver::Event;
+use kvd::kv::members::MemberState;
+use kvd::wire::client::{
+    Consistency, MemberAddress, MemberChange, Outcome, Quorum, Refusal, Request, Response,
+};
+use kvd::wire::status::NodeRole;
+use raft_core::{Message, NodeId};
+
+use crate::world::{ET, PATIENCE, World, Write, is_append, put};
+
+fn address(id: u64) -> MemberAddress {
+    MemberAddress {
+        name: format!("n{id}"),
+        id,
+        address: format!("n{id}:1"),
+    }
+}
+
+fn add(id: u64) -> MemberChange {
+    MemberChange::Add(address(id))
+}
+
+fn remove(id: u64) -> MemberChange {
+    MemberChange::Remove {
+        name: format!("n{id}"),
+    }
+}
+
+fn replace(old: u64, new: u64) -> MemberChange {
+    MemberChange::Replace {
+        old: format!("n{old}"),
+        new: address(new),
+    }
+}
+
+fn promote(id: u64) -> MemberChange {
+    MemberChange::Promote {
+        name: format!("n{id}"),
+    }
+}
+
+fn ids<const N: usize>(ids: [u64; N]) -> BTreeSet<NodeId> {
+    ids.into_iter().map(NodeId).collect()
+}
+
+impl World {
+    fn voters(&self, id: u64) -> BTreeSet<NodeId> {
+        let configuration = self.node(id).driver.node().configuration();
+        assert!(!configuration.is_joint(), "{configuration}");
+        configuration.voters.clone()
+    }
+
+    fn state(&self, at: u64, of: u64) -> Option<MemberState> {
+        let table = self.node(at).driver.store().members();
+        table.get(of).map(|record| record.state)
+    }
+
+    fn changed(&self, request: u64) -> (Quorum, Quorum) {
+        match self.answer(request) {
+            Some(Response::MembersChanged { before, after }) => (*before, *after),
+            other => panic!("request {request} has changed nothing, but {other:?}"),
+        }
+    }
+
+    /// Writes at `id`, and everybody who is alive and reached learns of it.
+    fn can_write(&mut self, id: u64, value: &str) {
+        let write = self.write(id, Write::bare(put("k", value)));
+        self.settle();
+        self.written(write);
+    }
+
+    /// Why the change is refused; nothing must have come of it.
+    fn refused(&mut self, at: u64, changes: Vec<MemberChange>) -> Refusal {
+        let last = self.node(at).driver.node().status().last;
+        let request = self.change(at, changes);
+        self.turn(at);
+        let refusal = self.refusal(request).clone();
+        assert_eq!(refusal.outcome(), Outcome::Definite, "{refusal}");
+        assert_eq!(self.node(at).driver.node().status().last, last, "{refusal}");
+        refusal
+    }
+}
+
+#[test]
+fn a_new_node_learns_and_then_votes_by_itself() {
+    let mut world = World::led_by_n1(3);
+    world.can_write(1, "before");
+    let change = world.change(1, vec![add(4)]);
+    world.settle();
+    let (before, after) = world.changed(change);
+    assert_eq!((before.voters, before.quorum, before.spare()), (3, 2, 1));
+    assert_eq!((after.voters, after.quorum, after.reachable), (4, 3, 3));
+    assert_eq!(
+        world.voters(1),
+        ids([1, 2, 3]),
+        "it has nothing of the log yet"
+    );
+    assert_eq!(world.state(2, 4), Some(MemberState::Learner));
+    let (told, removed) = world.node(2).told.last().unwrap().clone();
+    assert!(told.contains(&address(4)) && removed.is_empty());
+
+    world.start_later(4, 3);
+    world.run(2 * ET);
+    assert_eq!(world.value(4, "k"), Some("before".into()));
+    for id in 1..=4 {
+        assert_eq!(world.voters(id), ids([1, 2, 3, 4]), "n{id}");
+        assert_eq!(world.state(id, 4), Some(MemberState::Voter), "n{id}");
+    }
+    // It counts: without it and one more there is no quorum, with it there is.
+    world.isolate(3);
+    world.can_write(1, "after");
+    assert_eq!(world.value(4, "k"), Some("after".into()));
+}
+
+/// Case 28: a node that was not among the founders never forms a cluster by itself, nor one of its own kind.
+#[test]
+fn a_later_node_does_not_stand_for_election() {
+    let mut world = World::led_by_n1(3);
+    for id in [4, 5] {
+        world.start_later(id, 3);
+        for founder in 1..=3 {
+            world.link_down(id, founder);
+        }
+    }
+    for _ in 0..20 * ET {
+        for id in [4, 5] {
+            world.tick(id, 1);
+            world.deliver(|_| true);
+            assert_eq!(world.node(id).driver.node().term().0, 0);
+        }
+    }
+}
+
+#[test]
+fn a_removed_follower_is_forgotten_and_disturbs_nobody() {
+    let mut world = World::led_by_n1(3);
+    world.isolate(3);
+    let change = world.change(1, vec![remove(3)]);
+    world.settle();
+    let (_, after) = world.changed(change);
+    assert_eq!((after.voters, after.quorum, after.spare()), (2, 2, 0));
+    assert_eq!(world.voters(2), ids([1, 2]));
+    assert_eq!(world.state(2, 3), Some(MemberState::Removed));
+    assert_eq!(world.node(2).told.last().unwrap().1, ids([3]));
+
+    // It has not heard of it, and stands. The others take nothing from it, a vote least of all.
+    let term = world.node(1).driver.node().term();
+    world.rejoin(3);
+    world.tick(3, 5 * ET);
+    assert!(world.wire.iter().any(|packet| packet.from == 3));
+    world.settle();
+    assert!(world.wire.iter().all(|packet| packet.to != 3));
+    world.run(2 * ET);
+    assert!(world.is_leader(1));
+    assert_eq!(world.node(1).driver.node().term(), term);
+
+    // Told that it was removed it says so, and keeps quiet.
+    world.handle(3, Event::Removed { by: NodeId(1) });
+    world.settle();
+    let quiet = world.node(3).driver.node().term();
+    world.tick(3, 5 * ET);
+    assert!(world.wire.iter().all(|packet| packet.from != 3));
+    assert_eq!(world.node(3).driver.node().term(), quiet);
+    assert_eq!(world.node(3).driver.status().role, NodeRole::Removed);
+    let health = world.ask(3, Request::Health);
+    world.turn(3);
+    let Some(Response::Health {
+        healthy: false,
+        reasons,
+    }) = world.answer(health)
+    else {
+        panic!("{:?}", world.answer(health));
+    };
+    assert_eq!(reasons, &["this node was removed from the cluster"]);
+}
+
+/// Case 27: the leader answers for its own removal, and the others go on.
+#[test]
+fn the_leader_removes_itself() {
+    let mut world = World::led_by_n1(3);
+    let change = world.change(1, vec![remove(1)]);
+    world.settle();
+    world.changed(change);
+    assert!(!world.is_leader(1));
+    // Nobody will tell it who leads. Its clients need not wait to find that out.
+    let write = world.write(1, Write::bare(put("k", "v")));
+    let read = world.read(1, "k", Consistency::Linearizable);
+    let elsewhere = Refusal::NotLeader { leader: None };
+    assert_eq!(world.refusal_at_once(1, write), &elsewhere);
+    assert_eq!(world.refusal_at_once(1, read), &elsewhere);
+    for _ in 0..3 {
+        world.run(ET);
+    }
+    let leader = world.ids().into_iter().find(|id| world.is_leader(*id));
+    let leader = leader.expect("the others elect one of them");
+    assert_ne!(leader, 1);
+    world.run(1);
+    assert_eq!(world.state(leader, 1), Some(MemberState::Removed));
+    assert_eq!(world.voters(leader), ids([2, 3]));
+    world.can_write(leader, "without n1");
+}
+
+/// Case 30: writes go on all the time, and at no moment does a decision need the dead one and the new one both.
+#[test]
+fn a_dead_member_is_replaced() {
+    let mut world = World::led_by_n1(3);
+    world.isolate(3);
+    let change = world.change(1, vec![replace(3, 4)]);
+    world.settle();
+    let (before, after) = world.changed(change);
+    assert_eq!((before.voters, after.voters), (3, 3));
+    assert_eq!(
+        (before.reachable, after.reachable),
+        (2, 2),
+        "n4 is not started"
+    );
+    assert_eq!(
+        world.voters(1),
+        ids([1, 2, 3]),
+        "n3 stays until n4 has caught up"
+    );
+    let table = world.ask(1, Request::MemberTable);
+    world.turn(1);
+    let Some(Response::MemberTable { members, .. }) = world.answer(table) else {
+        panic!("{:?}", world.answer(table));
+    };
+    assert_eq!(members[3].replaces.as_deref(), Some("n3"));
+    assert_eq!(
+        members.iter().map(|m| m.reachable).collect::<Vec<_>>(),
+        [true, true, false, false]
+    );
+
+    world.start_later(4, 3);
+    world.link_down(3, 4);
+    for tick in 0..2 * ET {
+        world.can_write(1, &format!("{tick}"));
+        world.run(1);
+    }
+    for id in [1, 2, 4] {
+        assert_eq!(world.voters(id), ids([1, 2, 4]), "n{id}");
+        assert_eq!(world.state(id, 3), Some(MemberState::Removed), "n{id}");
+        assert_eq!(world.state(id, 4), Some(MemberState::Voter), "n{id}");
+    }
+    let back = world.refused(1, vec![add(3)]);
+    assert!(back.to_string().contains("can never come back"), "{back}");
+    let vote_of = |id, world: &World| world.node(id).driver.node().status().vote;
+    let votes = [1, 2, 4].map(|id| vote_of(id, &world));
+    world.rejoin(3);
+    world.tick(3, 5 * ET);
+    world.settle();
+    assert_eq!([1, 2, 4].map(|id| vote_of(id, &world)), votes);
+}
+
+#[test]
+fn several_come_and_go_in_one_change() {
+    let mut world = World::led_by_n1(3);
+    for id in [4, 5] {
+        world.start_later(id, 3);
+    }
+    let change = world.change(1, vec![add(4), add(5), remove(2)]);
+    world.settle();
+    let (_, after) = world.changed(change);
+    assert_eq!((after.voters, after.quorum), (4, 3));
+    world.run(2 * ET);
+    for id in [1, 3, 4, 5] {
+        assert_eq!(world.voters(id), ids([1, 3, 4, 5]), "n{id}");
+    }
+    world.can_write(1, "with four");
+}
+
+#[test]
+fn what_would_lose_the_quorum_is_refused() {
+    let mut world = World::led_by_n1(3);
+    world.isolate(3);
+    let refusal = world.refused(1, vec![remove(2)]);
+    let Refusal::QuorumAtRisk {
+        reachable: 1,
+        quorum: 2,
+        detail,
+    } = refusal
+    else {
+        panic!("{refusal:?}");
+    };
+    assert_eq!(detail, "no link to n3");
+    assert!(world.is_leader(1));
+    world.rejoin(3);
+    world.run(ET);
+    let change = world.change(1, vec![remove(2)]);
+    world.settle();
+    world.changed(change);
+    // Nobody is left to be the last one.
+    let change = world.change(1, vec![remove(3)]);
+    world.settle();
+    world.changed(change);
+    let refusal = world.refused(1, vec![remove(1)]);
+    assert_eq!(
+        refusal.to_string(),
+        "the members stay as they are: no voter would be left"
+    );
+}
+
+/// A learner is not made a voter while that would leave too few who answer.
+#[test]
+fn a_learner_waits_while_its_vote_would_cost_the_quorum() {
+    let mut world = World::led_by_n1(3);
+    world.isolate(3);
+    let change = world.change(1, vec![add(4)]);
+    world.settle();
+    world.changed(change);
+    // Of four voters three would be needed, and n1 would reach itself and n4.
+    world.link_down(1, 2);
+    world.start_later(4, 3);
+    world.link_down(3, 4);
+    world.run(ET / 2);
+    assert!(world.is_leader(1));
+    let last = |id| world.node(id).driver.node().status().last;
+    assert_eq!(last(4), last(1), "it has caught up");
+    assert_eq!(world.voters(1), ids([1, 2, 3]));
+    world.link_up(1, 2);
+    world.run(ET);
+    assert_eq!(world.voters(1), ids([1, 2, 3, 4]));
+}
+
+/// Cases 23 and 24: nothing before the leader's own term is committed, and one change at a time.
+#[test]
+fn changes_wait_for_their_turn() {
+    let mut world = World::led_by_n1(3);
+    for follower in [2, 3] {
+        world.lose_appends(1, follower);
+    }
+    let change = world.change(1, vec![remove(3)]);
+    world.settle();
+    assert!(world.is_unanswered(change));
+    for changes in [vec![remove(2)], vec![add(4)], vec![promote(2)]] {
+        let busy = world.refused(1, changes);
+        assert!(matches!(busy, Refusal::MembersBusy { .. }), "{busy:?}");
+    }
+    world.allow_appends();
+    world.run(ET);
+    world.changed(change);
+    assert_eq!(world.voters(2), ids([1, 2]));
+
+    let mut world = World::new(3);
+    for follower in [2, 3] {
+        world.lose_appends(1, follower);
+    }
+    world.elect(1);
+    let busy = world.refused(1, vec![remove(3)]);
+    let Refusal::MembersBusy { why } = &busy else {
+        panic!("{busy:?}");
+    };
+    assert!(why.contains("just been elected"), "{why}");
+}
+
+#[test]
+fn what_does_not_fit_the_members_is_refused() {
+    let mut world = World::led_by_n1(3);
+    let with = |change: fn(&mut MemberAddress)| {
+        let mut member = address(4);
+        change(&mut member);
+        vec![MemberChange::Add(member)]
+    };
+    let moved = |name: &str, to: &str| {
+        vec![MemberChange::Update {
+            name: name.into(),
+            address: to.into(),
+        }]
+    };
+    let cases = [
+        (vec![remove(9)], "no member is called n9"),
+        (vec![replace(9, 4)], "no member is called n9"),
+        (vec![promote(9)], "no member is called n9"),
+        (vec![remove(3), remove(3)], "n3 is named twice"),
+        (with(|member| member.id = 2), "is a member already, as n2"),
+        (
+            with(|member| member.name = "n2".into()),
+            "another member is called n2",
+        ),
+        (
+            with(|member| member.name = "N4".into()),
+            "names are lower-case",
+        ),
+        (
+            with(|member| member.address = "n2:1".into()),
+            "n2:1 is the address of n2",
+        ),
+        (with(|member| member.address = "n4".into()), "has no port"),
+        (
+            with(|member| member.address = "0.0.0.0:1".into()),
+            "none that others can reach",
+        ),
+        (
+            with(|member| member.address = "[::]:1".into()),
+            "none that others can reach",
+        ),
+        (moved("n9", "n9:2"), "no member is called n9"),
+        (moved("n2", "n3:1"), "n3:1 is the address of n3"),
+    ];
+    for (changes, expected) in cases {
+        let refusal = world.refused(1, changes);
+        assert!(
+            matches!(refusal, Refusal::MembersRefused { .. }),
+            "{refusal:?}"
+        );
+        assert!(
+            refusal.to_string().contains(expected),
+            "{refusal}, expected: {expected}"
+        );
+    }
+    let change = world.change(1, vec![add(4)]);
+    world.settle();
+    world.changed(change);
+    let behind = world.refused(1, vec![promote(4)]);
+    assert!(
+        behind.to_string().contains("n4 has not caught up"),
+        "{behind}"
+    );
+}
+
+#[test]
+fn only_the_leader_changes_members_and_only_administrators_ask() {
+    let mut world = World::led_by_n1(3);
+    let refusal = world.refused(2, vec![remove(3)]);
+    let Refusal::NotLeader {
+        leader: Some(leader),
+    } = refusal
+    else {
+        panic!("{refusal:?}");
+    };
+    assert_eq!(leader.name, "n1");
+    let change = Request::ChangeMembers {
+        changes: vec![remove(3)],
+        dry_run: true,
+        timeout_ms: 1000,
+    };
+    let request = world.ask(1, change);
+    let refusal = world.refusal_at_once(1, request);
+    assert!(
+        matches!(refusal, Refusal::NotAuthorised { .. }),
+        "{refusal:?}"
+    );
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_and_changes_nothing() {
+    let mut world = World::led_by_n1(3);
+    let last = world.node(1).driver.node().status().last;
+    let change = Request::ChangeMembers {
+        changes: vec![remove(3)],
+        dry_run: true,
+        timeout_ms: 1000,
+    };
+    let admin = kvd::kv::auth::Principal::new(kvd::kv::auth::Role::Admin, "root");
+    let request = world.ask_as(1, admin, change);
+    world.settle();
+    let (before, after) = world.changed(request);
+    assert_eq!((before.voters, after.voters, after.quorum), (3, 2, 2));
+    assert_eq!(world.node(1).driver.node().status().last, last);
+}
+
+/// A client that lost the answer asks again, and is told that it is so.
+#[test]
+fn what_is_so_already_is_no_error() {
+    let mut world = World::led_by_n1(3);
+    for changes in [vec![add(4)], vec![remove(3)], vec![promote(2)]] {
+        for _ in 0..2 {
+            let change = world.change(1, changes.clone());
+            world.settle();
+            world.changed(change);
+        }
+    }
+    assert_eq!(world.voters(1), ids([1, 2]));
+}
+
+/// A leader dies when the address is in the log and the configuration is not: the next one goes on.
+#[test]
+fn the_next_leader_ends_what_was_begun() {
+    let mut world = World::led_by_n1(3);
+    let change = world.change(1, vec![add(4)]);
+    world.turn(1);
+    // The table is everywhere; the disks of n2 and n3 have it, and n1 does not hear of that.
+    world.deliver(|_| true);
+    world.sync(2);
+    world.sync(3);
+    world.isolate(1);
+    world.elect(2);
+    world.run(ET);
+    assert_eq!(world.state(2, 4), Some(MemberState::Learner));
+    assert!(
+        world
+            .node(3)
+            .driver
+            .node()
+            .configuration()
+            .learners
+            .contains(&NodeId(4))
+    );
+    world.tick(1, PATIENCE);
+    world.assert_unknown(change);
+    world.start_later(4, 3);
+    world.link_down(1, 4);
+    world.run(2 * ET);
+    assert_eq!(world.voters(3), ids([1, 2, 3, 4]));
+}
+
+/// A removal that is cut off with its leader is rolled back: the client is not told that it was done.
+#[test]
+fn a_change_that_is_lost_with_its_leader_is_not_called_done() {
+    let mut world = World::led_by_n1(3);
+    world.can_write(1, "v");
+    // Once, so that the table is founded and the next change is one entry.
+    let update = MemberChange::Update {
+        name: "n3".into(),
+        address: "n3:2".into(),
+    };
+    let moved = world.change(1, vec![update]);
+    world.settle();
+    world.changed(moved);
+    assert_eq!(world.node(2).told.last().unwrap().0[2].address, "n3:2");
+    let change = world.change(1, vec![remove(3)]);
+    world.turn(1);
+    assert_eq!(
+        world.voters(1),
+        ids([1, 2]),
+        "in force from the moment it is appended"
+    );
+    world.lose(is_append);
+    world.isolate(1);
+    world.elect(2);
+    world.rejoin(1);
+    world.run(2 * ET);
+    world.assert_unknown(change);
+    for id in 1..=3 {
+        assert_eq!(world.voters(id), ids([1, 2, 3]), "n{id}");
+        assert_eq!(world.state(id, 3), Some(MemberState::Voter), "n{id}");
+    }
+}
+
+/// A node that was away while members came and went learns of them from a snapshot, and its shell is told.
+#[test]
+fn members_come_with_a_snapshot() {
+    let mut world = World::led_by_n1(3);
+    world.isolate(3);
+    let change = world.change(1, vec![add(4)]);
+    world.settle();
+    world.changed(change);
+    let discard = kvd::kv::auth::Principal::new(kvd::kv::auth::Role::Admin, "root");
+    world.ask_as(1, discard, Request::DiscardLog);
+    world.settle();
+    let order = world
+        .node_mut(1)
+        .orders
+        .pop()
+        .expect("a snapshot was asked for");
+    let term = world.node(1).driver.node().term();
+    assert!(world.node(3).told.is_empty());
+    let staged = World::stage(&order, 1, 1, 3, term);
+    world.handle(3, staged);
+    world.settle();
+    let (members, _) = world.node(3).told.last().unwrap();
+    assert!(members.contains(&address(4)));
+    let voters = world.node(3).driver.node().configuration().learners.clone();
+    assert_eq!(voters, ids([4]));
+}
+
+/// The others vote for nobody that was removed, whatever their own configuration says at that moment.
+#[test]
+fn messages_of_removed_nodes_are_dropped() {
+    let mut world = World::led_by_n1(3);
+    let change = world.change(1, vec![remove(3)]);
+    world.settle();
+    world.changed(change);
+    world.tick(3, 5 * ET);
+    let asks = |packet: &crate::world::Packet| {
+        packet.from == 3 && matches!(packet.raft(), Some(Message::PreVote(_) | Message::Vote(_)))
+    };
+    assert!(
+        world.wire.iter().any(asks),
+        "it has not heard of its removal"
+    );
+    world.deliver(asks);
+    assert!(
+        world.wire.iter().all(|packet| packet.to != 3),
+        "nobody answers"
+    );
+}
