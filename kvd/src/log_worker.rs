@@ -125,7 +125,7 @@ impl<F: Fs> LogWorker<F> {
         self.store_hard_state()?;
         let mut full = self.write_persists()?;
         self.wal.sync()?;
-        let purged = self.run_purge()?;
+        let purged = self.run_purge()? || full && self.purge_what_is_settled()?;
         if full && purged {
             // A purge that waits behind entries without space would wait for ever.
             full = self.write_persists()?;
@@ -201,6 +201,26 @@ impl<F: Fs> LogWorker<F> {
         };
         self.wal.purge_prefix(through.index.0, through.term.0)?;
         Ok(true)
+    }
+
+    /// Purges as much as there is of a purge that goes beyond the end of the log; whether it purged anything.
+    ///
+    /// A follower has applied 815 entries, its full log holds 793: only a snapshot at 815 makes room, and the rest of the
+    /// purge waits for entries that wait for this room. What a waiting part replaces stays, for the part to cut off.
+    fn purge_what_is_settled(&mut self) -> Result<bool, LogFailure> {
+        let firsts = self.persists.iter().filter_map(|part| part.entries.first());
+        let settled = firsts.map(|entry| entry.index.0 - 1).min();
+        let settled = settled.unwrap_or(u64::MAX).min(self.wal.last_index());
+        let term = self.wal.term(settled);
+        match (self.purge, term) {
+            (Some(through), Some(term))
+                if settled < through.index.0 && settled > self.wal.floor().0 =>
+            {
+                self.wal.purge_prefix(settled, term)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     fn report(&mut self, full: bool) -> LogReport {

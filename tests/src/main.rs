@@ -6,6 +6,8 @@
 //! kvd-sim --scenario FILE                 # a scenario written down
 //! ```
 
+#![forbid(unsafe_code)]
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;

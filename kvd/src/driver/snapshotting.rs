@@ -108,8 +108,8 @@ impl Driver {
 
     /// Orders a snapshot when one is due.
     ///
-    /// Only of what is synced here: a snapshot ahead of the own log would, after a power cut, stand above a log that has
-    /// lost entries which this node has acknowledged.
+    /// Only of what is synced here, so that the log goes on from the snapshot; unless the log is full: then nothing else makes
+    /// room, see `docs/design/008`.
     pub(super) fn maybe_write_snapshot(&mut self) {
         let applied = LogIndex(self.store.applied_index());
         // A log without room holds up every write, and with them the bytes that would make a snapshot due.
@@ -127,7 +127,7 @@ impl Driver {
         if !(due && new || starved || damaged)
             || self.snapshots.writing
             || self.now < self.snapshots.not_before
-            || applied > self.node.persisted_index()
+            || applied > self.node.persisted_index() && !starved
         {
             return;
         }

@@ -242,3 +242,21 @@ fn follower_whose_log_is_full_takes_a_snapshot() {
         "an older one would keep the log from being purged"
     );
 }
+
+/// It has applied what a quorum holds, and cannot write it down: see design 008.
+#[test]
+fn follower_whose_log_is_full_takes_a_snapshot_of_what_is_not_synced_here() {
+    let mut world = World::led_by_n1(3);
+    world.hold_disk(2);
+    let write = world.write(1, Write::bare(put("k", "v")));
+    world.settle();
+    world.written(write);
+    world.run(10);
+    let applied = world.node(2).driver.store().applied_index();
+    assert!(world.node(2).driver.node().persisted_index().0 < applied);
+    assert!(world.node(2).orders.is_empty());
+    world.node_mut(2).disk.full = true;
+    world.look(2);
+    world.turn(2);
+    assert_eq!(world.node(2).orders[0].meta.id.index.0, applied);
+}

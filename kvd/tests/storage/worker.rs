@@ -236,6 +236,50 @@ fn purge_overtakes_entries_that_wait_for_space() {
     assert_eq!(report.floor, id(150, 1));
 }
 
+/// A snapshot of what is applied may lie ahead of a full log: what there is of the log goes, and the rest follows.
+#[test]
+fn purge_beyond_the_end_of_a_full_log_makes_room_for_the_rest() {
+    let fs = fresh(1);
+    let mut worker = worker(&fs);
+    let all = entries(1..=200, 1);
+    worker.push(LogJob::Persist(persist(1, hard_state(1, None), all)));
+    let before = work(&mut worker).size_bytes;
+    fs.set_capacity(Some(before));
+    worker.push(LogJob::Persist(persist(2, None, entries(201..=400, 1))));
+    assert!(work(&mut worker).full);
+    worker.push(LogJob::Purge {
+        through: id(300, 1),
+    });
+    let report = work(&mut worker);
+    assert_eq!(report.persisted, Some(PersistId(2)));
+    assert_eq!(report.floor, id(200, 1));
+    assert_eq!(work(&mut worker).floor, id(300, 1));
+}
+
+/// What a waiting part cuts off stays until then: the cut must not lie below the floor.
+#[test]
+fn purge_of_a_full_log_leaves_what_is_yet_to_be_cut() {
+    let fs = fresh(1);
+    let mut worker = worker(&fs);
+    let all = entries(1..=200, 1);
+    worker.push(LogJob::Persist(persist(1, hard_state(1, None), all)));
+    let before = work(&mut worker).size_bytes;
+    fs.set_capacity(Some(before));
+    worker.push(LogJob::Persist(persist(2, None, entries(201..=400, 1))));
+    worker.push(LogJob::Persist(persist(
+        3,
+        hard_state(2, None),
+        entries(190..=195, 2),
+    )));
+    assert!(work(&mut worker).full);
+    worker.push(LogJob::Purge {
+        through: id(300, 2),
+    });
+    let report = work(&mut worker);
+    assert_eq!(report.floor, id(189, 1));
+    assert_eq!(report.persisted, Some(PersistId(3)));
+}
+
 /// Case 51: the first failed sync is final, and nothing after it is reported.
 #[test]
 fn failed_sync_ends_the_worker() {

@@ -32,7 +32,10 @@ fn check_stores(world: &World) -> Result<(), Violation> {
         if snapshot_bytes(store) != expected {
             return Err(Violation {
                 rule: "same state",
-                text: format!("n{} differs from a replay of all committed entries", place + 1),
+                text: format!(
+                    "n{} differs from a replay of all committed entries",
+                    place + 1
+                ),
             });
         }
     }
@@ -108,10 +111,12 @@ fn check_once(world: &World, calls: &[Call]) -> Result<(), Violation> {
             claims.add(value, claim);
         }
     }
-    claims.check(applied_values(world)).map_err(|violation| Violation {
-        rule: "exactly once",
-        text: violation.to_string(),
-    })
+    claims
+        .check(applied_values(world))
+        .map_err(|violation| Violation {
+            rule: "exactly once",
+            text: violation.to_string(),
+        })
 }
 
 /// The unique value of a plain put.
