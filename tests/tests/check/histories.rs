@@ -9,7 +9,7 @@ use kvd_sim::check::store;
 use kvd_sim::check::text::{self, Body, Example};
 
 /// As many as there must be at least, so that a wrong path does not pass for success.
-const EXAMPLES_MIN: usize = 60;
+const EXAMPLES_MIN: usize = 70;
 
 fn examples() -> Vec<(PathBuf, Example)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/histories");
