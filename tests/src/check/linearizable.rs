@@ -34,7 +34,8 @@ pub use self::explain::{Undecided, Violation};
 use self::plan::Plan;
 use self::search::{End, Search};
 
-/// Steps of the model that one part of a history may take. Some seconds, and below 1 GB.
+/// Steps that the search in one part of a history may take: runs of the model, and comparisons of ways to one state. Some
+/// seconds at most.
 pub const STEPS_MAX_DEFAULT: u64 = 10_000_000;
 
 /// What a check found.
@@ -55,7 +56,7 @@ pub struct Witness {
     /// For each part of the history, in the order of first appearance: an order that explains all answers. Operations of
     /// unknown outcome that need not have taken effect are left out.
     pub orders: Vec<Vec<OpId>>,
-    /// Steps of the model taken, in all parts together.
+    /// Steps of the search, in all parts together.
     pub steps: u64,
 }
 
@@ -83,7 +84,7 @@ impl Verdict {
 
 /// Checks a whole history against one state.
 ///
-/// `steps_max` bounds the search: steps of the model, see [`STEPS_MAX_DEFAULT`].
+/// `steps_max` bounds the search, see [`STEPS_MAX_DEFAULT`].
 pub fn check<M: Model>(
     model: &M,
     history: &History<M::Input, M::Output>,

@@ -119,7 +119,7 @@ impl fmt::Display for Violation {
 pub struct Undecided {
     /// The part of the history, its key, as text.
     pub part: String,
-    /// Steps of the model taken in this part.
+    /// Steps of the search in this part.
     pub steps: u64,
     /// How many returns, in the order of time, have an order that explains them.
     pub reached: usize,

@@ -162,24 +162,31 @@ impl<'a, M: Model> Search<'a, M> {
             }
         }
         let now = plan.answered[at].returned;
-        for (kind, alike) in plan.unknown.iter().enumerate() {
+        let mut left: Vec<(usize, u32)> = Vec::new();
+        for (kind, alike) in (0..).zip(&plan.unknown) {
             let invoked = alike.invoked_by(now);
             if invoked == 0 {
                 // Sorted by the first invocation: the rest comes later still.
                 break;
             }
-            self.spend(at, config, kind as u32, invoked);
+            let used = config.spent.iter().find(|(spent, _)| *spent == kind);
+            let used = used.map_or(0, |(_, count)| *count as usize);
+            left.push((invoked - used, kind));
+        }
+        // What there is most of is missed least later.
+        left.sort_by_key(|&(left, kind)| (Reverse(left), kind));
+        for (left, kind) in left {
+            if left > 0 {
+                self.spend(at, config, kind);
+            }
         }
     }
 
-    /// One more of the unknown operations of this kind took effect, if one is left.
-    fn spend(&mut self, at: usize, config: &Config<M::State>, kind: u32, invoked: usize) {
+    /// One more of the unknown operations of this kind took effect.
+    fn spend(&mut self, at: usize, config: &Config<M::State>, kind: u32) {
         let alike = &self.plan.unknown[kind as usize];
         let place = config.spent.binary_search_by_key(&kind, |(kind, _)| *kind);
         let used = place.map_or(0, |place| config.spent[place].1);
-        if used as usize >= invoked {
-            return;
-        }
         self.steps += 1;
         let Some(state) = self.model.step(&config.state, alike.input, None) else {
             return;
@@ -254,6 +261,8 @@ impl<'a, M: Model> Search<'a, M> {
             }
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
+                // Long lists of ways would take longer than runs of the model.
+                self.steps += known.len() as u64;
                 if known
                     .iter()
                     .any(|(spent, _)| is_within(spent, &config.spent))
