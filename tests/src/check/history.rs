@@ -261,6 +261,18 @@ pub trait Model {
         false
     }
 
+    /// Whether this answer is impossible now and in every state that can follow, such as a number that only grows and is
+    /// higher already. `false` is always right, and slower.
+    fn is_out_of_reach(
+        &self,
+        state: &Self::State,
+        input: &Self::Input,
+        output: &Self::Output,
+    ) -> bool {
+        let _ = (state, input, output);
+        false
+    }
+
     /// The operation in explanations.
     fn describe(&self, input: &Self::Input, output: Option<&Self::Output>) -> String {
         match output {

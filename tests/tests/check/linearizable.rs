@@ -57,15 +57,11 @@ fn unknown_outcomes_do_not_make_the_search_explode() {
 
 #[test]
 fn versions_and_revisions_do_not_make_the_search_explode() {
-    let few = Losses {
-        unknown: 10,
-        refused: 50,
-    };
     let all = Looks {
         versions: true,
         revisions: true,
     };
-    assert_steps((10_000, 8, 10), few, all, 1_000_000);
+    assert_steps((10_000, 8, 10), SOME_LOSSES, all, 300_000);
 }
 
 /// The first read of a value after the middle of the history, turned into one of a value that nobody wrote.

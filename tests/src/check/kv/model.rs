@@ -217,16 +217,18 @@ impl Model for KeyModel {
     fn is_read(&self, op: &KeyOp, answer: Option<&KeyAnswer>) -> bool {
         match answer {
             None => op.action == Action::Get,
-            Some(answer) => match answer {
-                KeyAnswer::Absent
-                | KeyAnswer::Value(..)
-                | KeyAnswer::NothingRemoved
-                | KeyAnswer::Differs
-                | KeyAnswer::NotANumber
-                | KeyAnswer::Overflow => true,
-                KeyAnswer::Set(_) | KeyAnswer::Removed(_) | KeyAnswer::Number(..) => false,
-            },
+            Some(answer) => !is_change(answer),
         }
+    }
+
+    /// Revisions only grow.
+    fn is_out_of_reach(&self, state: &KeyState, _: &KeyOp, answer: &KeyAnswer) -> bool {
+        let least = state.revision.least();
+        let seen = stamp(answer).revision;
+        seen.is_some_and(|seen| match is_change(answer) {
+            true => seen <= least,
+            false => seen < least,
+        })
     }
 
     fn describe(&self, op: &KeyOp, answer: Option<&KeyAnswer>) -> String {
@@ -260,6 +262,19 @@ fn set_stamp(answer: Option<&KeyAnswer>) -> Option<Stamp> {
         None => Some(Stamp::default()),
         Some(KeyAnswer::Set(stamp)) => Some(*stamp),
         Some(_) => None,
+    }
+}
+
+/// Whether an answer says that the key was changed.
+fn is_change(answer: &KeyAnswer) -> bool {
+    match answer {
+        KeyAnswer::Set(_) | KeyAnswer::Removed(_) | KeyAnswer::Number(..) => true,
+        KeyAnswer::Absent
+        | KeyAnswer::Value(..)
+        | KeyAnswer::NothingRemoved
+        | KeyAnswer::Differs
+        | KeyAnswer::NotANumber
+        | KeyAnswer::Overflow => false,
     }
 }
 

@@ -227,7 +227,7 @@ impl<'a, M: Model> Search<'a, M> {
             config.done.remove(0);
             at += 1;
         }
-        if self.is_new(at, &config) {
+        if self.is_new(at, &config) && !self.is_dead_end(at, &config) {
             self.todo[at].push_back(Todo::Direct(config));
             self.top = self.top.max(at);
         }
@@ -248,6 +248,18 @@ impl<'a, M: Model> Search<'a, M> {
                 config.last = self.trail.push(config.last, answered.id);
             }
         }
+    }
+
+    /// Whether an open operation can never have its place after this.
+    fn is_dead_end(&self, at: usize, config: &Config<M::State>) -> bool {
+        self.plan.open[at].iter().any(|&it| {
+            let answered = &self.plan.answered[it as usize];
+            let input = &answered.operation.input;
+            config.done.binary_search(&it).is_err()
+                && self
+                    .model
+                    .is_out_of_reach(&config.state, input, answered.output)
+        })
     }
 
     /// Whether nothing as good has been seen at this return.
