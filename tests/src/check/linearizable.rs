@@ -10,13 +10,13 @@
 //! 2017), and per key (Horn and Kroening, "Faster linearizability checking via P-compositionality", 2015). In short:
 //!
 //! - Returns are taken in the order of time. An operation is given its place when it returns, or earlier if another one that
-//!   returns needs it before itself. So a [`Config`](search) is a state and the few operations that have their place and have
+//!   returns needs it before itself. So a configuration is a state and the few operations that have their place and have
 //!   not returned; what has returned has its place in all of them.
 //! - No two equal configurations are tried at the same return. One that has used up more operations of unknown outcome to get
 //!   to the same state is not tried either: nobody requires those operations, so whatever follows is possible without them too.
 //! - Operations of unknown outcome that ask the same are alike; the one invoked first is used first.
 //! - A read takes its place as soon as the state fits: moved forward, it disturbs nobody.
-//! - A configuration after which an open answer can never come about, [`Model::is_out_of_reach`], is not gone on with.
+//! - A configuration after which an open answer can never come about, [`Model::is_out_of_reach`](super::history::Model::is_out_of_reach), is not gone on with.
 //! - The search is eager: it goes on from the configuration that got furthest, and comes back to the others only when stuck.
 //!
 //! The answer is exact, unless the search takes more steps than allowed; then it is [`Verdict::Undecided`].

@@ -206,7 +206,11 @@ fn operation() -> impl Strategy<Value = Operation<KeyOp, KeyAnswer>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig {
+        cases: 4000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Any history at all, most of them nonsense.
     #[test]
