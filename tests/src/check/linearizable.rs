@@ -16,7 +16,8 @@
 //!   to the same state is not tried either: nobody requires those operations, so whatever follows is possible without them too.
 //! - Operations of unknown outcome that ask the same are alike; the one invoked first is used first.
 //! - A read takes its place as soon as the state fits: moved forward, it disturbs nobody.
-//! - A configuration after which an open answer can never come about, [`Model::is_out_of_reach`](super::history::Model::is_out_of_reach), is not gone on with.
+//! - A configuration after which an open answer can never come about, [`Model::is_out_of_reach`], is not gone on
+//!   with.
 //! - The search is eager: it goes on from the configuration that got furthest, and comes back to the others only when stuck.
 //!
 //! The answer is exact, unless the search takes more steps than allowed; then it is [`Verdict::Undecided`].
