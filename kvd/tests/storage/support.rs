@@ -19,7 +19,7 @@ use raft_core::{
 };
 use raft_log::fs::{Fs, SimFs, is_stopped};
 use raft_log::record::{HEADER_BYTES, decode, payload_checksum};
-use raft_log::{Binding, OpenError, Options, Wal, WalError};
+use raft_log::{Binding, OpenError, Options, ReadError, Wal, WalError};
 
 pub const CLUSTER: u32 = 0x00c0_ffee;
 pub const BINDING: Binding = Binding {
@@ -279,6 +279,6 @@ impl Stopped for RecoverError {
         if let RecoverError::Snapshots(error) = self {
             return error.is_stopped();
         }
-        matches!(self, RecoverError::Open(OpenError::Io(fault)) | RecoverError::Wal(WalError::Io(fault)) if is_stopped(&fault.source))
+        matches!(self, RecoverError::Open(OpenError::Io(fault)) | RecoverError::Wal(WalError::Io(fault)) | RecoverError::Read(ReadError::Io(fault)) if is_stopped(&fault.source))
     }
 }

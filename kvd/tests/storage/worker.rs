@@ -245,15 +245,15 @@ fn purge_beyond_the_end_of_a_full_log_makes_room_for_the_rest() {
     worker.push(LogJob::Persist(persist(1, hard_state(1, None), all)));
     let before = work(&mut worker).size_bytes;
     fs.set_capacity(Some(before));
-    worker.push(LogJob::Persist(persist(2, None, entries(201..=400, 1))));
+    worker.push(LogJob::Persist(persist(2, None, entries(201..=280, 1))));
     assert!(work(&mut worker).full);
     worker.push(LogJob::Purge {
-        through: id(300, 1),
+        through: id(250, 1),
     });
     let report = work(&mut worker);
     assert_eq!(report.persisted, Some(PersistId(2)));
     assert_eq!(report.floor, id(200, 1));
-    assert_eq!(work(&mut worker).floor, id(300, 1));
+    assert_eq!(work(&mut worker).floor, id(250, 1));
 }
 
 /// What a waiting part cuts off stays until then: the cut must not lie below the floor.
@@ -265,7 +265,7 @@ fn purge_of_a_full_log_leaves_what_is_yet_to_be_cut() {
     worker.push(LogJob::Persist(persist(1, hard_state(1, None), all)));
     let before = work(&mut worker).size_bytes;
     fs.set_capacity(Some(before));
-    worker.push(LogJob::Persist(persist(2, None, entries(201..=400, 1))));
+    worker.push(LogJob::Persist(persist(2, None, entries(201..=280, 1))));
     worker.push(LogJob::Persist(persist(
         3,
         hard_state(2, None),
@@ -273,7 +273,7 @@ fn purge_of_a_full_log_leaves_what_is_yet_to_be_cut() {
     )));
     assert!(work(&mut worker).full);
     worker.push(LogJob::Purge {
-        through: id(300, 2),
+        through: id(250, 2),
     });
     let report = work(&mut worker);
     assert_eq!(report.floor, id(189, 1));
