@@ -91,6 +91,7 @@
 #![deny(unsafe_code)]
 
 mod control;
+mod crc;
 mod dir;
 mod error;
 mod format;

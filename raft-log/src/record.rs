@@ -9,6 +9,7 @@
 //!  | length | kind | version | zero |  term |  index | payload crc | header crc | payload ...
 //! ```
 
+use crate::crc::WordCrc;
 use crate::format::NUMBER_MAX;
 use thiserror::Error;
 
@@ -141,16 +142,29 @@ impl PayloadChecksum {
 /// Encodes the header of a record; the payload follows it unchanged.
 #[must_use]
 pub fn encode_header(cluster: u32, header: &RecordHeader) -> [u8; HEADER_BYTES] {
+    let RecordHeader {
+        index,
+        term,
+        kind,
+        payload_bytes,
+        payload_crc,
+    } = *header;
+    // Length, kind, version, and two bytes of zero.
+    let front = u64::from(payload_bytes) | u64::from(kind) << 32 | u64::from(RECORD_VERSION) << 40;
+    let crc = header_checksum(cluster, front, term, index, payload_crc);
     let mut bytes = [0; HEADER_BYTES];
-    bytes[0..4].copy_from_slice(&header.payload_bytes.to_le_bytes());
-    bytes[4] = header.kind;
-    bytes[5] = RECORD_VERSION;
-    bytes[8..16].copy_from_slice(&header.term.to_le_bytes());
-    bytes[16..24].copy_from_slice(&header.index.to_le_bytes());
-    bytes[24..28].copy_from_slice(&header.payload_crc.to_le_bytes());
-    let crc = seeded(cluster, &bytes[..HEADER_CRC_AT]);
+    bytes[0..8].copy_from_slice(&front.to_le_bytes());
+    bytes[8..16].copy_from_slice(&term.to_le_bytes());
+    bytes[16..24].copy_from_slice(&index.to_le_bytes());
+    bytes[24..28].copy_from_slice(&payload_crc.to_le_bytes());
     bytes[HEADER_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
     bytes
+}
+
+/// Checksum over the bytes of a header, given as the numbers that they are; `front` is the first eight bytes.
+fn header_checksum(cluster: u32, front: u64, term: u64, index: u64, payload_crc: u32) -> u32 {
+    let crc = WordCrc::new(cluster).u64(front).u64(term).u64(index);
+    crc.u32(payload_crc).finish()
 }
 
 /// Decodes and checks the header alone. The payload may not have arrived yet.
@@ -168,7 +182,9 @@ pub fn decode_header(cluster: u32, bytes: &[u8]) -> Result<RecordHeader, RecordE
         return Err(RecordError::Blank);
     }
     let found = u32_at(bytes, HEADER_CRC_AT);
-    let expected = seeded(cluster, &bytes[..HEADER_CRC_AT]);
+    let (front, term, index) = (u64_at(bytes, 0), u64_at(bytes, 8), u64_at(bytes, 16));
+    let payload_crc = u32_at(bytes, 24);
+    let expected = header_checksum(cluster, front, term, index, payload_crc);
     if found != expected {
         return Err(RecordError::HeaderChecksum { expected, found });
     }
@@ -176,11 +192,11 @@ pub fn decode_header(cluster: u32, bytes: &[u8]) -> Result<RecordHeader, RecordE
         return Err(RecordError::NewerVersion { found: bytes[5] });
     }
     let header = RecordHeader {
-        index: u64_at(bytes, 16),
-        term: u64_at(bytes, 8),
+        index,
+        term,
         kind: bytes[4],
         payload_bytes: u32_at(bytes, 0),
-        payload_crc: u32_at(bytes, 24),
+        payload_crc,
     };
     let reserved = bytes[6] | bytes[7];
     let numbers = 1..=NUMBER_MAX;

@@ -1,6 +1,7 @@
 //! A record as it stands in a segment: behind a prefix that binds it to its place.
 
 use super::{Check, Fault, u32_at, u64_at};
+use crate::crc::WordCrc;
 use crate::record::{self, HEADER_BYTES};
 
 /// Local prefix in front of each stored record: `synced_to`, `bind`, `generation`.
@@ -37,14 +38,12 @@ pub(crate) fn bind(
     header_crc: u32,
     payload_crc: u32,
 ) -> u32 {
-    let mut bytes = [0; 32];
-    bytes[0..8].copy_from_slice(&nonce.to_le_bytes());
-    bytes[8..12].copy_from_slice(&offset.to_le_bytes());
-    bytes[12..16].copy_from_slice(&synced_to.to_le_bytes());
-    bytes[16..24].copy_from_slice(&generation.to_le_bytes());
-    bytes[24..28].copy_from_slice(&header_crc.to_le_bytes());
-    bytes[28..32].copy_from_slice(&payload_crc.to_le_bytes());
-    crc32fast::hash(&bytes)
+    WordCrc::new(0)
+        .u64(nonce)
+        .pair(offset, synced_to)
+        .u64(generation)
+        .pair(header_crc, payload_crc)
+        .finish()
 }
 
 impl Prefix {
