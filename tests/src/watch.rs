@@ -156,10 +156,10 @@ impl<R: Replay> Watchers<R> {
             log_matching: LogMatching::default(),
             leader_completeness: LeaderCompleteness::default(),
             agreement: Agreement::default(),
-            quorum_durable: QuorumDurable::default(),
+            quorum_durable: QuorumDurable,
             votes: Votes::default(),
-            durable_first: DurableFirst::default(),
-            nothing_lost: NothingLost::default(),
+            durable_first: DurableFirst,
+            nothing_lost: NothingLost,
             same_state: SameState::new(replay),
             bounds: Bounds,
         }

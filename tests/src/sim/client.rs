@@ -280,17 +280,16 @@ impl Client {
         if !self.waits || self.attempt.is_none_or(|attempt| attempt.id != id) {
             return;
         }
-        match response {
-            Response::Written { result, .. } => {
-                self.note_seen(&result.results);
-                self.end(now, Told::Written(result));
-            }
-            Response::Range { result, .. } => {
-                self.note_read(&result);
-                self.end(now, Told::Read(result));
-            }
-            Response::Refused(refusal) => self.refused(now, &refusal),
-            other => panic!("client {}: {other:?}", self.number),
+        if let Response::Written { result, .. } = response {
+            self.note_seen(&result.results);
+            self.end(now, Told::Written(result));
+        } else if let Response::Range { result, .. } = response {
+            self.note_read(&result);
+            self.end(now, Told::Read(result));
+        } else if let Response::Refused(refusal) = response {
+            self.refused(now, &refusal);
+        } else {
+            panic!("client {}: {response:?}", self.number);
         }
     }
 

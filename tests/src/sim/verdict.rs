@@ -121,10 +121,10 @@ fn check_once(world: &World, calls: &[Call]) -> Result<(), Violation> {
 
 /// The unique value of a plain put.
 fn put_value(command: &Command) -> Option<Bytes> {
-    match command {
-        Command::Op(Op::Put { value, .. }) => Some(value.clone()),
-        _ => None,
+    if let Command::Op(Op::Put { value, .. }) = command {
+        return Some(value.clone());
     }
+    None
 }
 
 /// The values of all puts that took effect, in the order of the log.

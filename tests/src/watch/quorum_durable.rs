@@ -32,8 +32,8 @@ impl Watcher for QuorumDurable {
             let holds = |voter: &&NodeId| logs.durable(**voter).is_some_and(|log| log.holds(id));
             voters.iter().filter(holds).count()
         };
-        check_half(&state, id, &state.configuration.voters, holders)?;
-        check_half(&state, id, &state.configuration.voters_outgoing, holders)
+        check_half(state, id, &state.configuration.voters, holders)?;
+        check_half(state, id, &state.configuration.voters_outgoing, holders)
     }
 }
 

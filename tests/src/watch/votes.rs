@@ -6,6 +6,19 @@ use raft_core::{Message, NodeId, Term};
 
 use super::{Logs, Seen, Watcher};
 
+/// Whom a message gives the vote of its sender.
+fn vote_in(message: &Message, sender: NodeId, receiver: NodeId) -> Option<NodeId> {
+    if let Message::Vote(_) = message {
+        return Some(sender); // Who asks for votes has given its own.
+    }
+    if let Message::VoteResponse(response) = message
+        && response.granted
+    {
+        return Some(receiver);
+    }
+    None
+}
+
 /// Remembers every vote that left its voter.
 #[derive(Clone, Debug, Default)]
 pub struct Votes(BTreeMap<(NodeId, Term), NodeId>);
@@ -17,11 +30,8 @@ impl Watcher for Votes {
         let Seen::Sends(envelope) = seen else {
             return Ok(());
         };
-        let candidate = match &envelope.message {
-            // Who asks for votes has given its own.
-            Message::Vote(_) => node,
-            Message::VoteResponse(response) if response.granted => envelope.to,
-            _ => return Ok(()),
+        let Some(candidate) = vote_in(&envelope.message, node, envelope.to) else {
+            return Ok(());
         };
         let before = *self.0.entry((node, envelope.term)).or_insert(candidate);
         if before != candidate {

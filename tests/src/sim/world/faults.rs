@@ -39,12 +39,17 @@ impl World {
             return Ok(()); // A schedule for a larger cluster.
         }
         match fault {
-            Fault::PowerCut { .. }
-            | Fault::PowerCutAtCall { .. }
-            | Fault::Blackout { .. }
-            | Fault::BlackoutAtCall { .. }
-            | Fault::Kill { .. }
-            | Fault::SyncError { .. } => self.hit_process(fault)?,
+            Fault::PowerCut { node, down_ms } => {
+                self.cut_power(node, down_ms * 1_000);
+                self.check_links()?;
+            }
+            Fault::Blackout { down_ms } => self.cut_all_power(down_ms * 1_000)?,
+            Fault::PowerCutAtCall { node, calls, .. }
+            | Fault::BlackoutAtCall { node, calls, .. } => {
+                self.power_cut_at_call(node, calls, fault);
+            }
+            Fault::Kill { node, down_ms } => self.kill(node, down_ms * 1_000)?,
+            Fault::SyncError { node, down_ms } => self.fail_next_sync(node, down_ms * 1_000),
             Fault::Pause { node, .. } => self.nodes[node].paused_until = until,
             Fault::Cut { from, to, .. } => self.network.cut(from, to, until),
             Fault::Isolate { node, .. } => self.network.isolate(node, until),
@@ -72,39 +77,33 @@ impl World {
         Ok(())
     }
 
-    fn hit_process(&mut self, fault: Fault) -> Result<(), Violation> {
-        let down_us = fault.ms() * 1_000;
-        match fault {
-            Fault::PowerCut { node, .. } => self.cut_power(node, down_us),
-            Fault::Blackout { .. } => {
-                (0..self.nodes.len()).for_each(|place| self.cut_power(place, down_us));
-            }
-            Fault::PowerCutAtCall { node, calls, .. } => {
-                self.plan_power_cut(node, calls, down_us, false);
-            }
-            Fault::BlackoutAtCall { node, calls, .. } => {
-                self.plan_power_cut(node, calls, down_us, true);
-            }
-            Fault::Kill { node, .. } if self.nodes[node].is_live() => {
-                self.timeline.note(self.now, node, "killed");
-                self.die(node, down_us);
-            }
-            Fault::SyncError { node, .. } if self.nodes[node].is_live() => {
-                let node = &mut self.nodes[node];
-                node.disk.fail_sync(node.disk.syncs() + 1, EIO);
-                node.expects_sync_error = true;
-                node.down_us = down_us;
-            }
-            _ => {}
+    fn power_cut_at_call(&mut self, place: Place, calls: u64, fault: Fault) {
+        let node = &mut self.nodes[place];
+        node.disk.power_cut_at_call(node.disk.calls() + calls);
+        node.down_us = fault.ms() * 1_000;
+        node.blackout = matches!(fault, Fault::BlackoutAtCall { .. });
+    }
+
+    fn cut_all_power(&mut self, down_us: u64) -> Result<(), Violation> {
+        (0..self.nodes.len()).for_each(|place| self.cut_power(place, down_us));
+        self.check_links()
+    }
+
+    fn kill(&mut self, place: Place, down_us: u64) -> Result<(), Violation> {
+        if self.nodes[place].is_live() {
+            self.timeline.note(self.now, place, "killed");
+            self.die(place, down_us);
         }
         self.check_links()
     }
 
-    fn plan_power_cut(&mut self, place: Place, calls: u64, down_us: u64, blackout: bool) {
+    fn fail_next_sync(&mut self, place: Place, down_us: u64) {
         let node = &mut self.nodes[place];
-        node.disk.power_cut_at_call(node.disk.calls() + calls);
-        node.down_us = down_us;
-        node.blackout = blackout;
+        if node.is_live() {
+            node.disk.fail_sync(node.disk.syncs() + 1, EIO);
+            node.expects_sync_error = true;
+            node.down_us = down_us;
+        }
     }
 
     fn fill_disk(&mut self, place: Place, until: u64) {
@@ -172,10 +171,9 @@ impl World {
         let node = &mut self.nodes[place];
         let down_us = node.down_us;
         if std::mem::take(&mut node.blackout) {
-            (0..self.nodes.len()).for_each(|place| self.cut_power(place, down_us));
-        } else {
-            self.cut_power(place, down_us);
+            return self.cut_all_power(down_us);
         }
+        self.cut_power(place, down_us);
         self.check_links()
     }
 
