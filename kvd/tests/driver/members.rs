@@ -192,6 +192,13 @@ fn the_leader_removes_itself() {
     let elsewhere = Refusal::NotLeader { leader: None };
     assert_eq!(world.refusal_at_once(1, write), &elsewhere);
     assert_eq!(world.refusal_at_once(1, read), &elsewhere);
+    assert_eq!(
+        world.state(1, 1),
+        Some(MemberState::Voter),
+        "to its own mind"
+    );
+    let table = world.ask(1, Request::MemberTable);
+    assert_eq!(world.refusal_at_once(1, table), &elsewhere);
     for _ in 0..3 {
         world.run(ET);
     }
