@@ -79,7 +79,11 @@ impl Driver {
             }
             Request::TransferLeader { to } => self.handle_transfer(client, id, to.as_deref()),
             Request::MemberTable => {
-                let response = self.member_table();
+                // It may never have applied what it was removed by, and would show itself as a member.
+                let response = match self.is_outside() {
+                    true => Response::Refused(Refusal::NotLeader { leader: None }),
+                    false => self.member_table(),
+                };
                 self.answer(client, id, response);
             }
             Request::ChangeMembers {

@@ -67,6 +67,8 @@ struct Job {
     id: u64,
     deadline: u64,
     stage: Stage,
+    /// The table changes as well: then a refusal of the rest does not undo it.
+    announces: bool,
     /// What the configuration must become.
     changes: Vec<raft_core::MemberChange>,
     goals: Vec<Goal>,
@@ -137,6 +139,7 @@ impl Driver {
             id,
             deadline: self.deadline(timeout_ms),
             stage: Stage::Configuration,
+            announces: !plan.update.edits.is_empty(),
             changes: plan.configuration,
             goals: plan.goals,
             before,
@@ -188,7 +191,10 @@ impl Driver {
         let change = ConfigurationChange::new(changes.iter().copied());
         let planned = self.node.plan_configuration(&change);
         let planned = planned.map_err(|error| self.refusal_of(&error))?;
-        self.check_quorum(&planned)?;
+        // Learners cost nothing. To refuse them here, when they are announced, would leave them half added.
+        if planned.is_joint() || planned.voters != self.node.configuration().voters {
+            self.check_quorum(&planned)?;
+        }
         self.propose_configuration(&planned)
     }
 
@@ -252,6 +258,15 @@ impl Driver {
             // Until its time is up: what is in the way goes by.
             Err(Refusal::MembersBusy { .. }) => false,
             Err(refusal) => {
+                let announced = self.members.job.as_ref().is_some_and(|job| job.announces);
+                let refusal = match announced {
+                    true => Refusal::OutcomeUnknown {
+                        why: format!(
+                            "the table of members has changed, the rest was refused: {refusal}"
+                        ),
+                    },
+                    false => refusal,
+                };
                 self.conclude_job(Some(refusal));
                 false
             }
