@@ -156,7 +156,7 @@ impl<R: Replay> Watchers<R> {
             log_matching: LogMatching::default(),
             leader_completeness: LeaderCompleteness::default(),
             agreement: Agreement::default(),
-            quorum_durable: QuorumDurable,
+            quorum_durable: QuorumDurable::default(),
             votes: Votes::default(),
             durable_first: DurableFirst,
             nothing_lost: NothingLost,

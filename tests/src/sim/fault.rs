@@ -150,6 +150,34 @@ pub enum Fault {
         /// Which.
         node: Place,
     },
+    /// Records of a log rot while the process, which was killed, is down. Only those whose index, divided by the number of
+    /// machines, leaves this node's place: so every entry stays intact on all machines but one. Nothing rots while there is
+    /// no leader with another member.
+    Rot {
+        /// Which.
+        node: Place,
+        /// How many records at most.
+        records: u64,
+        /// How long the process stays away.
+        down_ms: u64,
+    },
+    /// The leader is asked to take a machine in that was never a member.
+    Add {
+        /// Which.
+        node: Place,
+    },
+    /// The leader is asked to remove a member.
+    Remove {
+        /// Which.
+        node: Place,
+    },
+    /// The leader is asked to put a machine in the place of a member.
+    Replace {
+        /// The member that leaves.
+        old: Place,
+        /// The machine that joins.
+        new: Place,
+    },
     /// The answers to all clients get lost; the requests do not.
     LoseAnswers {
         /// How long.
@@ -166,7 +194,8 @@ impl Fault {
             | Fault::Blackout { down_ms }
             | Fault::BlackoutAtCall { down_ms, .. }
             | Fault::Kill { down_ms, .. }
-            | Fault::SyncError { down_ms, .. } => down_ms,
+            | Fault::SyncError { down_ms, .. }
+            | Fault::Rot { down_ms, .. } => down_ms,
             Fault::Pause { ms, .. }
             | Fault::Cut { ms, .. }
             | Fault::Isolate { ms, .. }
@@ -178,7 +207,42 @@ impl Fault {
             | Fault::Full { ms, .. }
             | Fault::ClockRate { ms, .. }
             | Fault::LoseAnswers { ms } => ms,
-            Fault::ClockJump { .. } | Fault::Transfer { .. } | Fault::DiscardLog { .. } => 0,
+            Fault::ClockJump { .. }
+            | Fault::Transfer { .. }
+            | Fault::DiscardLog { .. }
+            | Fault::Add { .. }
+            | Fault::Remove { .. }
+            | Fault::Replace { .. } => 0,
+        }
+    }
+
+    /// The machine whose process or disk it hits, if it is one.
+    pub fn process(&self) -> Option<Place> {
+        match *self {
+            Fault::PowerCut { node, .. }
+            | Fault::PowerCutAtCall { node, .. }
+            | Fault::BlackoutAtCall { node, .. }
+            | Fault::Kill { node, .. }
+            | Fault::Pause { node, .. }
+            | Fault::SlowDisk { node, .. }
+            | Fault::SyncError { node, .. }
+            | Fault::Full { node, .. }
+            | Fault::ClockRate { node, .. }
+            | Fault::ClockJump { node, .. }
+            | Fault::Rot { node, .. } => Some(node),
+            Fault::Blackout { .. }
+            | Fault::Cut { .. }
+            | Fault::Isolate { .. }
+            | Fault::Split { .. }
+            | Fault::Clog { .. }
+            | Fault::SlowLink { .. }
+            | Fault::Loss { .. }
+            | Fault::Transfer { .. }
+            | Fault::DiscardLog { .. }
+            | Fault::Add { .. }
+            | Fault::Remove { .. }
+            | Fault::Replace { .. }
+            | Fault::LoseAnswers { .. } => None,
         }
     }
 
@@ -197,7 +261,11 @@ impl Fault {
             | Fault::Full { node, .. }
             | Fault::ClockRate { node, .. }
             | Fault::ClockJump { node, .. }
-            | Fault::DiscardLog { node } => vec![node],
+            | Fault::DiscardLog { node }
+            | Fault::Rot { node, .. }
+            | Fault::Add { node }
+            | Fault::Remove { node } => vec![node],
+            Fault::Replace { old, new } => vec![old, new],
             Fault::Cut { from, to, .. } | Fault::SlowLink { from, to, .. } => vec![from, to],
             Fault::Transfer { to } => vec![to],
             Fault::Split { side, .. } => (0..32).filter(|place| side >> place & 1 == 1).collect(),
@@ -246,6 +314,14 @@ impl fmt::Display for Fault {
             Fault::ClockJump { node, ms } => write!(f, "clock-jump n{} {ms}", n(node)),
             Fault::Transfer { to } => write!(f, "transfer n{}", n(to)),
             Fault::DiscardLog { node } => write!(f, "discard-log n{}", n(node)),
+            Fault::Rot {
+                node,
+                records,
+                down_ms,
+            } => write!(f, "rot n{} {records} {down_ms}", n(node)),
+            Fault::Add { node } => write!(f, "add n{}", n(node)),
+            Fault::Remove { node } => write!(f, "remove n{}", n(node)),
+            Fault::Replace { old, new } => write!(f, "replace n{} n{}", n(old), n(new)),
             Fault::LoseAnswers { ms } => write!(f, "lose-answers {ms}"),
         }
     }
@@ -289,7 +365,7 @@ fn parse(words: &mut Words<'_>) -> Option<Fault> {
     let name = words.word()?;
     match name {
         "blackout" | "loss" | "lose-answers" | "split" => parse_world(name, words),
-        "cut" | "slow-link" | "transfer" => parse_link(name, words),
+        "cut" | "slow-link" | "transfer" | "replace" | "add" | "remove" => parse_link(name, words),
         _ => parse_node(name, words),
     }
 }
@@ -314,7 +390,7 @@ fn parse_world(name: &str, words: &mut Words<'_>) -> Option<Fault> {
     })
 }
 
-/// Those that concern a way from one node to another.
+/// Those that begin with one or two nodes and may have nothing else.
 fn parse_link(name: &str, words: &mut Words<'_>) -> Option<Fault> {
     let first = words.place()?;
     Some(match name {
@@ -329,6 +405,12 @@ fn parse_link(name: &str, words: &mut Words<'_>) -> Option<Fault> {
             delay_ms: words.number()?,
             ms: words.number()?,
         },
+        "replace" => Fault::Replace {
+            old: first,
+            new: words.place()?,
+        },
+        "add" => Fault::Add { node: first },
+        "remove" => Fault::Remove { node: first },
         _ => Fault::Transfer { to: first },
     })
 }
@@ -370,6 +452,11 @@ fn parse_node(name: &str, words: &mut Words<'_>) -> Option<Fault> {
         "sync-error" => Fault::SyncError {
             node,
             down_ms: first,
+        },
+        "rot" => Fault::Rot {
+            node,
+            records: first,
+            down_ms: words.number()?,
         },
         "full" => Fault::Full { node, ms: first },
         "clock-rate" => Fault::ClockRate {

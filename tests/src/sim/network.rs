@@ -40,7 +40,7 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(scenario: &Scenario) -> Network {
-        let nodes = scenario.nodes;
+        let nodes = scenario.machines();
         Network {
             nodes,
             rng: StdRng::seed_from_u64(scenario.seed ^ 0x6e65_7477_6f72_6b00),

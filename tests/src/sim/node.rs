@@ -24,7 +24,7 @@ const HEARTBEAT_TICKS: u32 = 4;
 const SNAPSHOTS_KEPT: usize = 2;
 /// So small that old entries are read from the log, and late.
 const CACHE_BYTES: u64 = 8 << 10;
-const DATA: &str = "/data";
+pub(super) const DATA: &str = "/data";
 
 /// Log of a simulated node: segments so small that rotation and purging happen all the time.
 pub(super) const LOG: Options = Options {
@@ -56,6 +56,8 @@ pub(super) struct SimNode {
     members: Vec<MemberAddress>,
     pub(super) disk: SimFs,
     pub(super) life: Option<Life>,
+    /// It is or was a member, or is about to be one; nothing happens to the other machines.
+    pub(super) in_use: bool,
     /// Counts processes, so that what was planned for one does not happen to the next.
     pub(super) lives: u64,
     /// When its process starts again, if it is down.
@@ -119,6 +121,7 @@ impl SimNode {
             members: members.to_vec(),
             disk,
             life: None,
+            in_use: place < members.len(),
             lives: 0,
             back_at: 0,
             paused_until: 0,

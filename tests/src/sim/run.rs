@@ -52,11 +52,15 @@ impl fmt::Display for Figures {
             power_cuts,
             elections,
             transfers,
+            rotted,
+            repaired,
+            configurations,
         } = self.counts;
         write!(
             f,
             "{done} requests answered, {failed} failed, {unknown} unknown; {} entries committed; {elections} elections, \
-             {deaths} deaths, {power_cuts} power cuts, {transfers} snapshots sent",
+             {deaths} deaths, {power_cuts} power cuts, {transfers} snapshots sent, {rotted} records rotted, {repaired} repaired, \
+             {configurations} configurations committed",
             self.entries
         )
     }

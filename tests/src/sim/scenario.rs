@@ -24,6 +24,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Nodes of the cluster.
     pub nodes: usize,
+    /// Machines beside them that can become members.
+    pub spares: usize,
     /// How long clients work and faults happen, in milliseconds of the world.
     pub ms: u64,
     /// Clients, each with one request in flight.
@@ -59,6 +61,7 @@ impl Scenario {
             story: String::new(),
             seed,
             nodes: 3,
+            spares: 0,
             ms: 10_000,
             clients: 4,
             rest_ms: 200,
@@ -73,6 +76,11 @@ impl Scenario {
             same_draws_ms: 0,
             faults: Vec::new(),
         }
+    }
+
+    /// All machines.
+    pub fn machines(&self) -> usize {
+        self.nodes + self.spares
     }
 
     /// The same with one more fault, kept in order.
@@ -105,9 +113,10 @@ impl fmt::Display for Scenario {
 
 impl Scenario {
     /// Its numbers with their names, without the seed.
-    fn numbers(&self) -> [(&'static str, u64); 13] {
+    fn numbers(&self) -> [(&'static str, u64); 14] {
         [
             ("nodes", self.nodes as u64),
+            ("spares", self.spares as u64),
             ("ms", self.ms),
             ("clients", self.clients as u64),
             ("rest-ms", self.rest_ms),
@@ -127,6 +136,7 @@ impl Scenario {
         match name {
             "seed" => self.seed = value,
             "nodes" => self.nodes = usize::try_from(value).ok()?,
+            "spares" => self.spares = usize::try_from(value).ok()?,
             "ms" => self.ms = value,
             "clients" => self.clients = usize::try_from(value).ok()?,
             "rest-ms" => self.rest_ms = value,

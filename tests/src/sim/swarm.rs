@@ -17,7 +17,9 @@ const PAUSE_MS: std::ops::Range<u64> = 150..3_000;
 /// Longest single fault, in milliseconds; an election timeout is 200.
 const LONGEST_MS: u64 = 4_000;
 /// Kinds of fault that there are.
-const KINDS: u32 = 20;
+const KINDS: u32 = 25;
+/// Those from here on change the members.
+const MEMBER_KINDS: u32 = 22;
 
 /// The scenario of this seed.
 pub fn swarm(seed: u64) -> Scenario {
@@ -27,11 +29,14 @@ pub fn swarm(seed: u64) -> Scenario {
     if kinds.is_empty() {
         return scenario;
     }
+    if kinds.iter().any(|kind| *kind >= MEMBER_KINDS) {
+        scenario.spares = rng.random_range(1..=3);
+    }
     let pause_ms = rng.random_range(PAUSE_MS);
     let mut at = rng.random_range(0..=pause_ms);
     while at < scenario.ms {
         let kind = kinds[rng.random_range(0..kinds.len())];
-        let fault = draw(kind, scenario.nodes, &mut rng);
+        let fault = draw(kind, &scenario, &mut rng);
         scenario.faults.push((at, fault));
         at += rng.random_range(1..=2 * pause_ms);
     }
@@ -64,9 +69,10 @@ fn weather(seed: u64, rng: &mut StdRng) -> Scenario {
     }
 }
 
-fn draw(kind: u32, nodes: usize, rng: &mut StdRng) -> Fault {
-    let node: Place = rng.random_range(0..nodes);
-    let other: Place = rng.random_range(0..nodes);
+fn draw(kind: u32, scenario: &Scenario, rng: &mut StdRng) -> Fault {
+    let machines = scenario.machines();
+    let node: Place = rng.random_range(0..machines);
+    let other: Place = rng.random_range(0..machines);
     // Short ones are as likely as long ones of ten times the length.
     let ms = 10_u64.pow(rng.random_range(1..=3)) * rng.random_range(1..10);
     let ms = ms.min(LONGEST_MS);
@@ -92,7 +98,7 @@ fn draw(kind: u32, nodes: usize, rng: &mut StdRng) -> Fault {
         },
         8 => Fault::Isolate { node, ms },
         9 => Fault::Split {
-            side: rng.random_range(0..1 << nodes),
+            side: rng.random_range(0..1 << machines),
             ms,
         },
         10 => Fault::Clog { node, ms },
@@ -121,6 +127,17 @@ fn draw(kind: u32, nodes: usize, rng: &mut StdRng) -> Fault {
         17 => Fault::ClockJump { node, ms },
         18 => Fault::Transfer { to: node },
         19 if rng.random() => Fault::DiscardLog { node },
+        20 | 21 => Fault::Rot {
+            node,
+            records: rng.random_range(1..5),
+            down_ms: ms,
+        },
+        22 => Fault::Add { node },
+        23 => Fault::Remove { node },
+        24 => Fault::Replace {
+            old: node,
+            new: other,
+        },
         _ => Fault::LoseAnswers { ms },
     }
 }

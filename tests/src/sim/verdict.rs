@@ -27,8 +27,8 @@ pub(super) fn check(world: &World) -> Result<(), Violation> {
 /// All nodes hold the same, down to the sessions, and it is what a replay of all committed entries gives.
 fn check_stores(world: &World) -> Result<(), Violation> {
     let expected = snapshot_bytes(world.replayed());
-    for place in 0..world.nodes() {
-        let store = world.store(place).expect("all nodes run at the end");
+    for place in world.members() {
+        let store = world.store(place).expect("all members run at the end");
         if snapshot_bytes(store) != expected {
             return Err(Violation {
                 rule: "same state",

@@ -3,6 +3,8 @@
 mod effects;
 mod faults;
 mod links;
+mod operator;
+mod rot;
 mod transfers;
 
 use std::collections::BTreeMap;
@@ -118,6 +120,12 @@ pub struct Counts {
     pub elections: u64,
     /// Snapshots that reached another node.
     pub transfers: u64,
+    /// Records of a log that rotted.
+    pub rotted: u64,
+    /// Damaged entries that came back.
+    pub repaired: u64,
+    /// Configurations that a leader knew to be committed.
+    pub configurations: u64,
 }
 
 impl Counts {
@@ -127,6 +135,9 @@ impl Counts {
         self.power_cuts += other.power_cuts;
         self.elections += other.elections;
         self.transfers += other.transfers;
+        self.rotted += other.rotted;
+        self.repaired += other.repaired;
+        self.configurations += other.configurations;
     }
 }
 
@@ -155,7 +166,8 @@ impl World {
     pub fn new(scenario: &Scenario, timeline: Timeline) -> World {
         let mut rng = StdRng::seed_from_u64(scenario.seed);
         let members = node::members(scenario.nodes);
-        let nodes = (0..scenario.nodes).map(|place| SimNode::join(place, &members, rng.random()));
+        let nodes =
+            (0..scenario.machines()).map(|place| SimNode::join(place, &members, rng.random()));
         let mut world = World {
             nodes: nodes.collect(),
             rng,
@@ -388,14 +400,8 @@ impl World {
             .life
             .as_ref()
             .expect("it has just started");
-        let (first, last) = (life.reader.first_index(), life.reader.last_index());
-        let stored = if first > last {
-            Ok(Vec::new())
-        } else {
-            life.reader.entries(first..last + 1, u64::MAX)
-        };
-        let stored = stored.expect("what was just recovered can be read");
-        let entries = kvd::recover::core_entries(stored).expect("written by this program");
+        let first = life.reader.first_index();
+        let entries = self.entries_of(place, life);
         let storage = life.driver.node().storage();
         let floor = raft_core::EntryId {
             index: LogIndex(first - 1),
@@ -534,12 +540,21 @@ impl World {
         (0..self.nodes()).find(|place| self.status(*place).is_some_and(leads))
     }
 
-    /// Whether all nodes run, the leader knows that nothing is missing, and all have applied all of it.
+    /// The members of the configuration under this leader.
+    pub fn members(&self) -> Vec<Place> {
+        let Some(status) = self.leader().and_then(|leader| self.status(leader)) else {
+            return Vec::new();
+        };
+        let members = status.configuration.members();
+        members.into_iter().map(node::place).collect()
+    }
+
+    /// Whether all members run, the leader knows that nothing is missing, and all have applied all of it.
     pub fn is_level(&self) -> bool {
         let Some(leader) = self.leader().and_then(|leader| self.status(leader)) else {
             return false;
         };
-        (0..self.nodes()).all(|place| {
+        self.members().into_iter().all(|place| {
             self.status(place).is_some_and(|status| {
                 status.last == leader.last && status.applied == leader.last.index
             })

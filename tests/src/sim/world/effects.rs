@@ -44,6 +44,10 @@ impl World {
                 };
                 let range = fetch.range.start.0..fetch.range.end.0;
                 let read = life.reader.entries(range, fetch.max_bytes);
+                if let Err(raft_log::ReadError::Corrupt(_)) = &read {
+                    let faulty = Event::Faulty(vec![fetch.range.start]);
+                    self.tell_at(self.now, place, faulty);
+                }
                 let entries = read
                     .ok()
                     .and_then(|stored| kvd::recover::core_entries(stored).ok());
@@ -73,6 +77,7 @@ impl World {
             // Links are the world's own, and no fault of it changes the members yet.
             Effect::Members { .. } => Ok(()),
             Effect::Observe(event) => {
+                self.count(&event);
                 self.timeline.event(self.now, place, &event);
                 self.watchers.see(node::id(place), &Seen::Told(&event))
             }
@@ -84,6 +89,15 @@ impl World {
                 rule: "runs until it is told to stop",
                 text: node::name(place),
             }),
+        }
+    }
+
+    fn count(&mut self, event: &raft_core::Event) {
+        if let raft_core::Event::Repaired { count, .. } = event {
+            self.counts.repaired += count;
+        }
+        if let raft_core::Event::ConfigurationCommitted { .. } = event {
+            self.counts.configurations += 1;
         }
     }
 

@@ -1,18 +1,14 @@
 //! What goes wrong.
 
-use kvd::wire::client::Request;
-
 use super::{Due, World};
+use crate::sim::Place;
 use crate::sim::fault::Fault;
-use crate::sim::{Place, node};
 use crate::watch::Violation;
 
 /// errno of a failed sync: input/output error.
 const EIO: i32 = 5;
 /// No disk makes so many calls.
 const NEVER: u64 = u64::MAX;
-/// Number of the client under which the world itself asks for things.
-const OPERATOR: usize = usize::MAX;
 
 impl World {
     pub(super) fn plan_fault(&mut self, number: usize) {
@@ -37,6 +33,9 @@ impl World {
         let until = self.now + fault.ms() * 1_000;
         if fault.nodes().iter().any(|node| *node >= self.nodes.len()) {
             return Ok(()); // A schedule for a larger cluster.
+        }
+        if fault.process().is_some_and(|node| !self.nodes[node].in_use) {
+            return Ok(());
         }
         match fault {
             Fault::PowerCut { node, down_ms } => {
@@ -65,13 +64,16 @@ impl World {
             Fault::Full { node, .. } => self.fill_disk(node, until),
             Fault::ClockRate { node, percent, .. } => self.nodes[node].clock = (until, percent),
             Fault::ClockJump { node, ms } => self.jump(node, ms)?,
-            Fault::Transfer { to } => {
-                let to = Some(node::name(to));
-                for place in 0..self.nodes.len() {
-                    self.order(place, Request::TransferLeader { to: to.clone() })?;
-                }
-            }
-            Fault::DiscardLog { node } => self.order(node, Request::DiscardLog)?,
+            Fault::Rot {
+                node,
+                records,
+                down_ms,
+            } => self.rot(node, records, down_ms * 1_000)?,
+            Fault::Transfer { to } => self.transfer(to)?,
+            Fault::DiscardLog { node } => self.discard_log(node)?,
+            Fault::Add { node } => self.add(node)?,
+            Fault::Remove { node } => self.remove(node)?,
+            Fault::Replace { old, new } => self.replace(old, new)?,
             Fault::LoseAnswers { .. } => self.answers_lost_until = until,
         }
         Ok(())
@@ -85,11 +87,15 @@ impl World {
     }
 
     fn cut_all_power(&mut self, down_us: u64) -> Result<(), Violation> {
-        (0..self.nodes.len()).for_each(|place| self.cut_power(place, down_us));
+        for place in 0..self.nodes.len() {
+            if self.nodes[place].in_use {
+                self.cut_power(place, down_us);
+            }
+        }
         self.check_links()
     }
 
-    fn kill(&mut self, place: Place, down_us: u64) -> Result<(), Violation> {
+    pub(super) fn kill(&mut self, place: Place, down_us: u64) -> Result<(), Violation> {
         if self.nodes[place].is_live() {
             self.timeline.note(self.now, place, "killed");
             self.die(place, down_us);
@@ -125,11 +131,6 @@ impl World {
             self.handle(place, kvd::driver::Event::Tick)?;
         }
         Ok(())
-    }
-
-    /// Asks a node for something as an operator does; nobody waits for the answer.
-    fn order(&mut self, place: Place, request: Request) -> Result<(), Violation> {
-        self.ask(place, OPERATOR, 0, request)
     }
 
     fn cut_power(&mut self, place: Place, down_us: u64) {
@@ -197,6 +198,9 @@ impl World {
             node.clock = (0, 100);
             node.paused_until = 0;
             node.back_at = self.now;
+            if !node.in_use {
+                continue;
+            }
             if node.disk.is_stopped() {
                 self.cut_power(place, 0);
             } else if node.expects_sync_error {
