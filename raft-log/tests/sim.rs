@@ -85,6 +85,27 @@ fn unit_that_holds_synced_bytes_ends_old_or_new_and_another_in_any_way() {
     assert!(lengths.contains(&1024));
 }
 
+/// A record may end with zeros, and with them begin a unit.
+#[test]
+fn unit_that_holds_synced_zeros_of_a_write_is_no_unwritten_one() {
+    let fs = disk();
+    let file = fs.open(&path("file")).unwrap();
+    file.write_at(&[0; 2048], 0).unwrap();
+    file.sync_data().unwrap();
+    let mut record = [b'r'; 520];
+    record[512..].fill(0);
+    file.write_at(&record, 512).unwrap();
+    file.sync_data().unwrap();
+    file.write_at(&[b'n'; 600], 1032).unwrap();
+    let units = fs.unsynced_units();
+    let protected: Vec<bool> = units.iter().map(|unit| unit.protected).collect();
+    assert_eq!(
+        protected,
+        [true, false],
+        "the zeros of the record, and prepared ones"
+    );
+}
+
 #[test]
 fn failed_sync_leaves_new_bytes_in_the_cache_and_old_ones_on_the_disk() {
     let fs = disk();

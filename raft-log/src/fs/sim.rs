@@ -135,6 +135,11 @@ struct Inode {
     cached: Vec<u8>,
     durable: Vec<u8>,
     dirty: BTreeSet<u64>,
+    /// Units of `dirty` that more was written to than zeros.
+    written: BTreeSet<u64>,
+    /// Units that hold synced bytes of a write, be they zeros: the end of a record may be. Zeros that a file was
+    /// prepared with do not count, so that what is written over them is still at risk.
+    held: BTreeSet<u64>,
     length_dirty: bool,
     mode: u32,
     unreadable: BTreeSet<u64>,

@@ -41,6 +41,8 @@ pub(super) struct Life {
     pub(super) reader: Reader<SimFs>,
     pub(super) snapshots: SnapshotDir<SimFs>,
     pub(super) boot_counter: u64,
+    /// What was found on the disk.
+    pub(super) found: String,
     /// The log has been given work, and it will be told when it is done.
     pub(super) log_is_busy: bool,
     /// The next segment is being prepared.
@@ -160,6 +162,7 @@ impl SimNode {
             cache,
             store,
             snapshots,
+            opened,
             ..
         } = recovered;
         let reader = wal.reader();
@@ -176,6 +179,7 @@ impl SimNode {
             reader,
             snapshots,
             boot_counter,
+            found: opened.to_string(),
             log_is_busy: false,
             is_preparing: false,
             staged: BTreeMap::new(),

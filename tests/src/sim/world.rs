@@ -382,7 +382,10 @@ impl World {
                 });
             }
         }
-        self.timeline.note(self.now, place, "starts");
+        if let Some(life) = &self.nodes[place].life {
+            let found = format!("starts: {}", life.found);
+            self.timeline.note(self.now, place, &found);
+        }
         self.tell_of_start(place)?;
         let life = self.nodes[place].lives;
         self.plan_in(

@@ -222,8 +222,11 @@ impl Inode {
         }
         self.cached[start..end].copy_from_slice(bytes);
         if !bytes.is_empty() {
-            self.dirty
-                .extend((start / UNIT_BYTES) as u64..=((end - 1) / UNIT_BYTES) as u64);
+            let units = (start / UNIT_BYTES) as u64..=((end - 1) / UNIT_BYTES) as u64;
+            if bytes.iter().any(|byte| *byte != 0) {
+                self.written.extend(units.clone());
+            }
+            self.dirty.extend(units);
         }
     }
 
@@ -233,16 +236,21 @@ impl Inode {
             let range = unit_range(unit, self.cached.len());
             self.durable[range.clone()].copy_from_slice(&self.cached[range]);
         }
+        self.held.append(&mut self.written);
         self.length_dirty = false;
     }
 
     /// What a sync that failed leaves: nothing is dirty any more, and nothing reached the disk.
     pub(super) fn lose(&mut self) {
         self.dirty.clear();
+        self.written.clear();
         self.length_dirty = false;
     }
 
     pub(super) fn is_protected(&self, unit: u64) -> bool {
+        if self.held.contains(&unit) {
+            return true;
+        }
         let range = unit_range(unit, self.durable.len());
         self.durable[range].iter().any(|byte| *byte != 0)
     }
@@ -278,6 +286,7 @@ impl Inode {
             }
         }
         self.dirty.clear();
+        self.written.clear();
         self.length_dirty = false;
         self.cached = self.durable.clone();
     }

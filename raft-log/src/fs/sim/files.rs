@@ -202,6 +202,8 @@ impl Handle {
             inode.length_dirty = true;
             let units = bytes.div_ceil(UNIT_BYTES as u64);
             inode.dirty.retain(|unit| *unit < units);
+            inode.written.retain(|unit| *unit < units);
+            inode.held.retain(|unit| *unit < units);
         }
         Ok(())
     }
