@@ -45,6 +45,8 @@ pub(super) struct Life {
     pub(super) found: String,
     /// The log has been given work, and it will be told when it is done.
     pub(super) log_is_busy: bool,
+    /// How often the log thread has worked.
+    pub(super) log_works: u64,
     /// The next segment is being prepared.
     pub(super) is_preparing: bool,
     /// Staged snapshots that the driver has not taken yet, with the transfer that brought them.
@@ -62,6 +64,8 @@ pub(super) struct SimNode {
     pub(super) in_use: bool,
     /// Counts processes, so that what was planned for one does not happen to the next.
     pub(super) lives: u64,
+    /// The last entry of its log when the log thread was idle for the last time.
+    pub(super) settled_index: u64,
     /// When its process starts again, if it is down.
     pub(super) back_at: Us,
     /// Until when its process stands still.
@@ -125,6 +129,7 @@ impl SimNode {
             life: None,
             in_use: place < members.len(),
             lives: 0,
+            settled_index: 0,
             back_at: 0,
             paused_until: 0,
             slow_disk: (0, 0),
@@ -181,6 +186,7 @@ impl SimNode {
             boot_counter,
             found: opened.to_string(),
             log_is_busy: false,
+            log_works: 0,
             is_preparing: false,
             staged: BTreeMap::new(),
             tickets: 0,

@@ -35,6 +35,8 @@ use crate::watch::{Replay, Seen, State, Violation, Watchers};
 const LINK_CHECK_US: Us = 100_000;
 /// Way of an answer to its client.
 const ANSWER_US: Us = 500;
+/// The log thread makes the rest durable when it has been idle for so long.
+const IDLE_US: Us = 50_000;
 /// Time that preparing a segment takes at most.
 const PREPARE_US: Us = 50_000;
 /// Time that reading old entries takes.
@@ -56,6 +58,8 @@ enum Due {
     },
     /// The log thread is done.
     Log { place: Place, life: u64 },
+    /// The log thread has had nothing to do for a while, if it has not worked since.
+    LogIdle { place: Place, life: u64, works: u64 },
     /// The preparing thread is done.
     Prepared { place: Place, life: u64 },
     /// The snapshot thread writes.
@@ -256,6 +260,7 @@ impl World {
         let owner = match &due {
             Due::Tick { place, life }
             | Due::Log { place, life }
+            | Due::LogIdle { place, life, .. }
             | Due::Prepared { place, life }
             | Due::Snapshot { place, life, .. }
             | Due::Told { place, life, .. } => Some((*place, *life)),
@@ -284,6 +289,7 @@ impl World {
                 bytes,
             } => self.arrive(from, to, connection, bytes),
             Due::Log { place, .. } => self.work_on_log(place),
+            Due::LogIdle { place, works, .. } => self.idle_log(place, works),
             Due::Prepared { place, .. } => self.prepare(place),
             Due::Snapshot { place, order, .. } => self.write_snapshot(place, &order),
             Due::Told { place, event, .. } => self.handle(place, *event),

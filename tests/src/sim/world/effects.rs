@@ -9,7 +9,7 @@ use kvd::wire::peer::{self, PeerMessage};
 use raft_core::NodeId;
 use rand::RngExt;
 
-use super::{ANSWER_US, Due, FETCH_US, FULL_DISK_US, PREPARE_US, World};
+use super::{ANSWER_US, Due, FETCH_US, FULL_DISK_US, IDLE_US, PREPARE_US, World};
 use crate::sim::node::{self, CLUSTER, LOG};
 use crate::sim::{Place, Us};
 use crate::watch::{Seen, Violation};
@@ -176,17 +176,13 @@ impl World {
     }
 
     pub(super) fn work_on_log(&mut self, place: Place) -> Result<(), Violation> {
-        let is_idle_next = self.rng.random_ratio(1, 8);
         let Some(life) = &mut self.nodes[place].life else {
             return Ok(());
         };
         life.log_is_busy = false;
-        let worked = life.worker.work();
-        let worked = worked.and_then(|report| match is_idle_next {
-            true => life.worker.idle().map(|()| report),
-            false => Ok(report),
-        });
-        match worked {
+        life.log_works += 1;
+        let works = life.log_works;
+        match life.worker.work() {
             Err(failure) => self.storage_failed(place, &failure.to_string()),
             Ok(_) if self.nodes[place].disk.is_stopped() => self.power_went(place),
             Ok(report) => {
@@ -194,12 +190,30 @@ impl World {
                     self.watchers
                         .see(node::id(place), &Seen::Durable(through))?;
                 }
+                let life = self.nodes[place].lives;
+                self.plan_in(IDLE_US, Due::LogIdle { place, life, works });
                 let bytes = Seen::LogBytes(report.size_bytes, LOG.max_bytes + LOG.segment_bytes);
                 self.watchers.see(node::id(place), &bytes)?;
                 if report.full || report.prepared_bytes < LOG.segment_bytes {
                     self.plan_preparing(place);
                 }
                 self.handle(place, Event::Log(report))
+            }
+        }
+    }
+
+    /// The log thread has been idle for a while, unless it has worked since.
+    pub(super) fn idle_log(&mut self, place: Place, works: u64) -> Result<(), Violation> {
+        let node = &mut self.nodes[place];
+        let Some(life) = node.life.as_mut().filter(|life| life.log_works == works) else {
+            return Ok(());
+        };
+        match life.worker.idle() {
+            Err(failure) => self.storage_failed(place, &failure.to_string()),
+            Ok(()) if node.disk.is_stopped() => self.power_went(place),
+            Ok(()) => {
+                node.settled_index = life.reader.last_index();
+                Ok(())
             }
         }
     }
