@@ -94,6 +94,48 @@ enum Due {
     Fault { number: usize },
 }
 
+impl Due {
+    /// The process that it happens to.
+    fn place(&self) -> Option<Place> {
+        match self {
+            Due::Tick { place, .. }
+            | Due::Log { place, .. }
+            | Due::LogIdle { place, .. }
+            | Due::Prepared { place, .. }
+            | Due::Snapshot { place, .. }
+            | Due::Told { place, .. }
+            | Due::Packet { to: place, .. } => Some(*place),
+            Due::Transfer { .. }
+            | Due::Space { .. }
+            | Due::Client { .. }
+            | Due::Answer { .. }
+            | Due::Links
+            | Due::Start { .. }
+            | Due::Fault { .. } => None,
+        }
+    }
+
+    /// The life that it was planned for; a packet has its connection instead.
+    fn life(&self) -> Option<u64> {
+        match self {
+            Due::Tick { life, .. }
+            | Due::Log { life, .. }
+            | Due::LogIdle { life, .. }
+            | Due::Prepared { life, .. }
+            | Due::Snapshot { life, .. }
+            | Due::Told { life, .. } => Some(*life),
+            Due::Packet { .. }
+            | Due::Transfer { .. }
+            | Due::Space { .. }
+            | Due::Client { .. }
+            | Due::Answer { .. }
+            | Due::Links
+            | Due::Start { .. }
+            | Due::Fault { .. } => None,
+        }
+    }
+}
+
 /// The store as a state machine to be replayed.
 #[derive(Debug, Clone)]
 pub(super) struct ReplayedStore(pub(super) Store);
@@ -242,8 +284,8 @@ impl World {
         Ok(done(self))
     }
 
-    /// Whether something that belongs to a process is for nobody, or must wait until the process goes on.
-    fn is_held_up(&mut self, place: Place, life: u64, due: Due) -> Option<Due> {
+    /// What is due, unless the process is gone, or stands still: then it waits until the process goes on.
+    fn unless_held_up(&mut self, place: Place, life: u64, due: Due) -> Option<Due> {
         let node = &self.nodes[place];
         if !node.is_live() || node.lives != life {
             return None;
@@ -257,27 +299,14 @@ impl World {
     }
 
     fn happen(&mut self, due: Due) -> Result<(), Violation> {
-        let owner = match &due {
-            Due::Tick { place, life }
-            | Due::Log { place, life }
-            | Due::LogIdle { place, life, .. }
-            | Due::Prepared { place, life }
-            | Due::Snapshot { place, life, .. }
-            | Due::Told { place, life, .. } => Some((*place, *life)),
-            Due::Packet { to, .. } => Some((*to, self.nodes[*to].lives)),
-            Due::Transfer { .. }
-            | Due::Space { .. }
-            | Due::Client { .. }
-            | Due::Answer { .. }
-            | Due::Links
-            | Due::Start { .. }
-            | Due::Fault { .. } => None,
-        };
-        let due = match owner {
-            Some((place, life)) => match self.is_held_up(place, life, due) {
-                Some(due) => due,
-                None => return Ok(()),
-            },
+        let due = match due.place() {
+            Some(place) => {
+                let life = due.life().unwrap_or(self.nodes[place].lives);
+                let Some(due) = self.unless_held_up(place, life, due) else {
+                    return Ok(());
+                };
+                due
+            }
             None => due,
         };
         match due {

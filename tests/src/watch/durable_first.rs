@@ -79,6 +79,11 @@ fn check_log(
     logs: &Logs,
 ) -> Result<(), String> {
     check_term(node, envelope, logs)?;
+    if envelope.term < logs.hard_state(node).term {
+        // The leader of a later term has replaced what was accepted, in the same sync. Whoever led the earlier term may
+        // count this: had that made a quorum, the later leader would hold the entries, too.
+        return Ok(());
+    }
     let last = logs.durable(node).map(|log| log.last()).unwrap_or_default();
     if last < matched {
         return Err(format!(

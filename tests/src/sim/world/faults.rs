@@ -1,8 +1,8 @@
 //! What goes wrong.
 
 use super::{Due, World};
-use crate::sim::Place;
 use crate::sim::fault::Fault;
+use crate::sim::{Place, Us};
 use crate::watch::Violation;
 
 /// errno of a failed sync: input/output error.
@@ -196,7 +196,7 @@ impl World {
             node.disk.set_capacity(None);
             node.slow_disk = (0, 0);
             node.clock = (0, 100);
-            node.paused_until = 0;
+            let paused_until = std::mem::take(&mut node.paused_until);
             node.back_at = self.now;
             if !node.in_use {
                 continue;
@@ -209,8 +209,24 @@ impl World {
                 node.disk.stop_at_call(NEVER);
             }
             self.plan(self.now, Due::Start { place });
+            self.bring_forward(place, paused_until);
         }
         self.check_links()
+    }
+
+    /// A process that stood still goes on now: what waited for it to go on at `until` happens now.
+    fn bring_forward(&mut self, place: Place, until: Us) {
+        let from = (until, 0)..(until + 1, 0);
+        let waiting = self
+            .queue
+            .range(from)
+            .filter(|(_, due)| due.place() == Some(place));
+        let keys: Vec<(Us, u64)> = waiting.map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(due) = self.queue.remove(&key) {
+                self.plan(self.now, due);
+            }
+        }
     }
 
     /// Clients begin nothing new.
