@@ -152,7 +152,7 @@ pub enum Fault {
     },
     /// Records of a log rot while the process, which was killed, is down. Only those whose index, divided by the number of
     /// machines, leaves this node's place: so every entry stays intact on all machines but one. Nothing rots while there is
-    /// no leader with another member.
+    /// no leader under a configuration of several voters.
     Rot {
         /// Which.
         node: Place,
