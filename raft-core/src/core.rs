@@ -114,9 +114,20 @@ impl<S: Storage> Core<S> {
 
     /// Whether this node may stand for election.
     pub(crate) fn is_promotable(&self) -> bool {
-        self.membership.current().is_voter(self.id())
-            && !self.log.is_installing()
-            && !self.log.is_faulty()
+        self.is_needed() && !self.log.is_installing() && !self.log.is_faulty()
+    }
+
+    /// Whether an election may need this node: it votes, or the change that leaves it out is not known to be committed
+    /// (thesis 4.2.2).
+    ///
+    /// n2 leads n1 and n2, appends a configuration of n1 alone, and is cut off before n1 gets it. n1 cannot win without n2's
+    /// vote, and n2 refuses it, since n1's log ends earlier. Only n2 can win, with the vote of n1 and without its own.
+    fn is_needed(&self) -> bool {
+        let votes_at = |index| {
+            let configuration = self.membership.at(index);
+            configuration.is_some_and(|(_, members)| members.is_voter(self.id()))
+        };
+        self.membership.current().is_voter(self.id()) || votes_at(self.log.committed())
     }
 
     /// Whether this node stands when its election timeout is over.
