@@ -7,7 +7,7 @@ use crate::shared::{ET_MS, Played, follower, leader, pass, play, seeds, wait};
 /// Time that one sync takes on the slow disk: five election timeouts.
 const SYNC_MS: u64 = 5 * ET_MS;
 /// How long latencies are measured.
-const MEASURED_MS: u64 = 5_000;
+const MEASURED_MS: u64 = 2_000;
 
 fn busy(seed: u64) -> Scenario {
     Scenario {
@@ -28,18 +28,14 @@ fn median_us(world: &mut World) -> Played<Us> {
         .filter_map(|call| call.ended_us.map(|end| end - call.begun_us))
         .collect();
     times.sort_unstable();
-    assert!(
-        times.len() > 100,
-        "only {} calls were answered",
-        times.len()
-    );
+    assert!(times.len() > 50, "only {} calls were answered", times.len());
     Ok(times[times.len() / 2])
 }
 
 /// Case 54: a follower whose syncs take five election timeouts slows nobody else down, and leadership stays.
 #[test]
 fn slow_disk_of_a_follower_does_not_slow_others() {
-    for seed in seeds(4) {
+    for seed in seeds(2) {
         play(&busy(seed), |world| {
             let node = follower(world)?;
             let fast = median_us(world)?;
@@ -57,7 +53,7 @@ fn slow_disk_of_a_follower_does_not_slow_others() {
 /// Case 54: a leader whose syncs take five election timeouts hands over within five election timeouts, and writes go on.
 #[test]
 fn leadership_leaves_a_slow_disk() {
-    for seed in seeds(6) {
+    for seed in seeds(3) {
         play(&busy(seed), |world| {
             let node = leader(world)?;
             pass(world, 1_000)?;

@@ -95,7 +95,7 @@ fn probe_all(world: &mut World, ms: u64, step_ms: u64) -> Played<Vec<Probe>> {
 #[test]
 fn follower_read_waits_for_what_was_committed_before_it() {
     let mut waited = 0;
-    for seed in seeds(6) {
+    for seed in seeds(3) {
         let (probes, _) = play(&busy(seed), |world| {
             let to = follower(world)?;
             let from = leader(world)?;
@@ -153,7 +153,7 @@ fn local_read_is_answered_at_once_and_marked() {
 /// Case 41: a leader that is cut off with its clients answers none of their reads with a stale value.
 #[test]
 fn leader_that_is_cut_off_answers_no_stale_read() {
-    for seed in seeds(8) {
+    for seed in seeds(4) {
         let scenario = Scenario {
             nodes: if seed.is_multiple_of(2) { 3 } else { 5 },
             ..busy(seed)
@@ -212,7 +212,7 @@ fn wrong_clocks(seed: u64, ms: u64) -> Scenario {
 #[test]
 fn wrong_clocks_make_no_read_stale() {
     let ms = if is_long() { 60_000 } else { 6_000 };
-    for seed in seeds(5) {
+    for seed in seeds(2) {
         let (probes, figures) = play(&wrong_clocks(seed, ms), |world| {
             let probes = probe_all(world, ms, 43)?;
             pass(world, 3_000)?;

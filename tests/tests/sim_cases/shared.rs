@@ -23,10 +23,21 @@ const FRESH_SEEDS: u64 = 2;
 /// What is played can break a promise.
 pub(crate) type Played<T = ()> = Result<T, Violation>;
 
-/// The first `fixed` seeds, and a few that nobody has played before.
+/// The first `fixed` seeds, and a few that nobody has played before. `KVD_SIM_SEED=n` repeats one, `KVD_SIM_FRESH=n` draws more.
 pub(crate) fn seeds(fixed: u64) -> impl Iterator<Item = u64> {
-    let fresh = (0..FRESH_SEEDS).map(|_| u64::from(rand::random::<u32>()));
-    (0..fixed).chain(fresh)
+    let one = number("KVD_SIM_SEED");
+    let fresh = number("KVD_SIM_FRESH").unwrap_or(FRESH_SEEDS);
+    let fixed = one.map_or(0..fixed, |seed| seed..seed + 1);
+    let fresh = if one.is_some() { 0 } else { fresh };
+    fixed.chain((0..fresh).map(|_| u64::from(rand::random::<u32>())))
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number")),
+    )
 }
 
 /// Whether the long forms are wanted.

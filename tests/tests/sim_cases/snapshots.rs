@@ -16,6 +16,7 @@ const LONGEST_MS: u64 = 30_000;
 fn compacting(seed: u64) -> Scenario {
     Scenario {
         rest_ms: 20,
+        keys: 60,
         snapshot_bytes: 6 << 10,
         ..Scenario::new(seed)
     }
@@ -24,7 +25,7 @@ fn compacting(seed: u64) -> Scenario {
 /// A follower is away until the others have discarded what it lacks.
 fn fall_behind(world: &mut World) -> Played<Place> {
     let node = follower(world)?;
-    pass(world, 500)?;
+    pass(world, 1_500)?;
     let ms = u64::from(u32::MAX);
     world.hit(Fault::Kill { node, down_ms: ms })?;
     let last = world.committed().len() as u64;
@@ -120,7 +121,8 @@ fn slow_follower_catches_up_while_the_leader_compacts() {
     for seed in seeds(3) {
         let scenario = Scenario {
             clients: 6,
-            snapshot_piece_ms: 20,
+            keys: 300,
+            snapshot_piece_ms: 30,
             snapshot_bytes: 24 << 10,
             ..compacting(seed)
         };
