@@ -28,12 +28,12 @@ mod world;
 
 pub use self::client::{Asked, Call, Told};
 pub use self::fault::{Fault, NotAFault};
-pub use self::run::{Failure, Figures, Outcome, run};
+pub use self::run::{ELECTION_TIMEOUT_US, Failure, Figures, Outcome, finish, run};
 pub use self::scenario::{NotAScenario, Scenario};
 pub use self::shrink::shrink;
 pub use self::swarm::swarm;
 pub use self::timeline::Timeline;
-pub use self::world::{Counts, World};
+pub use self::world::{Counts, OnItsWay, World};
 
 /// A node of the world, by its place in the list; n1 is 0.
 pub type Place = usize;

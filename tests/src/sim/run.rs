@@ -10,7 +10,7 @@ use super::{Told, Us};
 use crate::watch::Violation;
 
 /// One election timeout, in microseconds of the world.
-const ELECTION_TIMEOUT_US: Us =
+pub const ELECTION_TIMEOUT_US: Us =
     super::node::ELECTION_TIMEOUT_TICKS as Us * kvd::driver::TICK_MS * 1_000;
 /// Once all is healed there is a leader within so many election timeouts.
 const LEADER_TIMEOUTS: u64 = 10;
@@ -128,6 +128,14 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
 
 fn play(world: &mut World, scenario: &Scenario) -> Result<Figures, Violation> {
     world.run_to(scenario.ms * 1_000)?;
+    finish(world)
+}
+
+/// Heals everything, waits until nothing is left to do, and checks what is promised of a world that has come to rest.
+///
+/// # Errors
+/// What is broken, or does not come about in time.
+pub fn finish(world: &mut World) -> Result<Figures, Violation> {
     settle(world)?;
     super::verdict::check(world)?;
     Ok(figures(world))

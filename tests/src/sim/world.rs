@@ -4,6 +4,7 @@ mod effects;
 mod faults;
 mod links;
 mod operator;
+mod probe;
 mod rot;
 mod transfers;
 
@@ -22,6 +23,8 @@ use kvd::wire::peer;
 use raft_core::{Entry, EntryKind, LogIndex, NodeId, Role};
 
 use self::links::Links;
+use self::probe::Probes;
+pub use self::transfers::OnItsWay;
 use self::transfers::Transfers;
 use super::client::{Call, Client};
 use super::network::Network;
@@ -199,6 +202,7 @@ pub struct World {
     links: Links,
     transfers: Transfers,
     clients: Vec<Client>,
+    probes: Probes,
     /// Until when clients get no answers.
     answers_lost_until: Us,
     watchers: Watchers<ReplayedStore>,
@@ -226,6 +230,7 @@ impl World {
             clients: (0..scenario.clients)
                 .map(|number| Client::new(number, scenario))
                 .collect(),
+            probes: Probes::default(),
             answers_lost_until: 0,
             watchers: Watchers::new(ReplayedStore(Store::new(StoreLimits::default()))),
             leaders: BTreeMap::new(),

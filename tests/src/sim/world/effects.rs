@@ -9,6 +9,7 @@ use kvd::wire::peer::{self, PeerMessage};
 use raft_core::NodeId;
 use rand::RngExt;
 
+use super::probe::PROBE;
 use super::{ANSWER_US, Due, FETCH_US, FULL_DISK_US, IDLE_US, PREPARE_US, World};
 use crate::sim::node::{self, CLUSTER, LOG};
 use crate::sim::{Place, Us};
@@ -136,6 +137,9 @@ impl World {
     }
 
     fn answer(&mut self, client: usize, frame: ResponseFrame) {
+        if client == PROBE && self.now >= self.answers_lost_until {
+            return self.probes.answered(self.now, frame.id, frame.body);
+        }
         // Answers to what the world itself asked are for nobody.
         if client < self.clients.len() && self.now >= self.answers_lost_until {
             let ResponseFrame { id, body } = frame;

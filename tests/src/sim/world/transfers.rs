@@ -221,6 +221,40 @@ impl World {
     }
 }
 
+/// A snapshot on its way, as it is seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnItsWay {
+    /// Counts transfers from 1 on, in the order in which they began.
+    pub number: u64,
+    /// The sender.
+    pub from: Place,
+    /// The receiver.
+    pub to: Place,
+    /// The last entry that it covers.
+    pub index: u64,
+    /// Pieces that the receiver does not have yet.
+    pub pieces_left: usize,
+}
+
+impl World {
+    /// All snapshots on their way; one whose last piece has arrived is among them until its sender knows.
+    pub fn on_their_way(&self) -> Vec<OnItsWay> {
+        let running = self.transfers.running.iter();
+        let seen = running.map(|(number, transfer)| OnItsWay {
+            number: *number,
+            from: transfer.from,
+            to: transfer.to,
+            index: transfer
+                .envelope
+                .message
+                .snapshot()
+                .map_or(0, |meta| meta.id.index.0),
+            pieces_left: transfer.pieces.len(),
+        });
+        seen.collect()
+    }
+}
+
 type Received = (kvd::kv::snapshot::SnapshotHeader, kvd::kv::store::Store);
 
 /// Hands the next piece to the file; after the last one the whole snapshot comes back.
