@@ -20,7 +20,7 @@ use kvd::kv::limits::StoreLimits;
 use kvd::kv::store::Store;
 use kvd::wire::client::{Request, RequestFrame, Response};
 use kvd::wire::peer;
-use raft_core::{Entry, EntryKind, LogIndex, NodeId, Role};
+use raft_core::{Configuration, Entry, EntryKind, LogIndex, NodeId, Role};
 
 use self::links::Links;
 use self::probe::Probes;
@@ -209,6 +209,9 @@ pub struct World {
     leaders: BTreeMap<raft_core::Term, NodeId>,
     timeline: Timeline,
     counts: Counts,
+    /// Several voters decided when a leader was last seen: two at least hold what is committed. A single one has nobody to ask,
+    /// nor has one that was the only founder and has lost the entry that says who joined it.
+    has_copies: bool,
 }
 
 impl World {
@@ -236,6 +239,7 @@ impl World {
             leaders: BTreeMap::new(),
             timeline,
             counts: Counts::default(),
+            has_copies: false,
             scenario: scenario.clone(),
         };
         for place in 0..scenario.nodes {
@@ -479,6 +483,15 @@ impl World {
             hash: store.hash(),
             configuration: core.configuration(),
         };
+        if state.role == Role::Leader {
+            let Configuration {
+                voters,
+                voters_outgoing,
+                ..
+            } = state.configuration;
+            self.has_copies =
+                self.scenario.nodes > 1 && voters.len() > 1 && voters_outgoing.len() != 1;
+        }
         if state.role == Role::Leader && self.leaders.insert(state.term, core.id()).is_none() {
             self.counts.elections += 1;
         }

@@ -6,8 +6,10 @@
 mod disks;
 mod elections;
 mod kept;
+mod members;
 mod networks;
 mod reads;
+mod repair;
 mod sessions;
 mod shared;
 mod snapshots;

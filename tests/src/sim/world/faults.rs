@@ -178,6 +178,11 @@ impl World {
         self.check_links()
     }
 
+    /// Opens all ways of the network, in good weather; all else stays as it is.
+    pub fn open_ways(&mut self) {
+        self.network.heal();
+    }
+
     /// Ends everything that is wrong: all ways are open, all disks sound, all processes run.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ impl World {
     /// Stops a process and flips a bit in some records of its log that no other node loses.
     pub(super) fn rot(&mut self, place: Place, records: u64, down_us: Us) -> Result<(), Violation> {
         let machines = self.nodes.len() as u64;
-        if !self.nodes[place].is_live() || !self.has_copies() {
+        if !self.nodes[place].is_live() || !self.has_copies {
             return Ok(());
         }
         self.kill(place, down_us)?;
@@ -48,15 +48,6 @@ impl World {
             self.timeline.note(self.now, place, &text);
         }
         Ok(())
-    }
-
-    /// Whether more than one voter decides: then two at least hold what is committed. A single one has nobody to ask.
-    fn has_copies(&self) -> bool {
-        let leader = self.leader().and_then(|leader| self.status(leader));
-        leader.is_some_and(|status| {
-            let configuration = status.configuration;
-            configuration.voters.len() > 1 && configuration.voters_outgoing.len() != 1
-        })
     }
 
     /// All records that lie in the segments of a node, dead ones included.
