@@ -125,7 +125,7 @@ impl<F: Fs> LogWorker<F> {
         self.store_hard_state()?;
         let mut full = self.write_persists()?;
         self.wal.sync()?;
-        let purged = self.run_purge()? || full && self.purge_what_is_settled()?;
+        let purged = self.run_purge()? || full && self.make_room()?;
         if full && purged {
             // A purge that waits behind entries without space would wait for ever.
             full = self.write_persists()?;
@@ -203,7 +203,20 @@ impl<F: Fs> LogWorker<F> {
         Ok(true)
     }
 
-    /// Purges as much as there is of a purge that goes beyond the end of the log; whether it purged anything.
+    /// Does early what waits behind the part without space and makes room; whether there was anything.
+    fn make_room(&mut self) -> Result<bool, LogFailure> {
+        Ok(self.skip_what_a_snapshot_replaces() || self.purge_what_is_settled()?)
+    }
+
+    /// A snapshot that takes the place of the log also takes that of all parts before it. Their terms and votes are stored.
+    fn skip_what_a_snapshot_replaces(&mut self) -> bool {
+        let replaces = |part: &Persist| part.snapshot.is_some() && !part.snapshot_keeps_log;
+        let at = self.persists.iter().rposition(replaces).unwrap_or(0);
+        self.persists.drain(..at);
+        at > 0
+    }
+
+    /// Purges as much as there is of a purge, also of one that comes with a snapshot and waits behind the part without space.
     ///
     /// A follower has applied 815 entries, its full log holds 793: only a snapshot at 815 makes room, and the rest of the
     /// purge waits for entries that wait for this room. What a waiting part replaces stays, for the part to cut off.
@@ -211,15 +224,20 @@ impl<F: Fs> LogWorker<F> {
         let firsts = self.persists.iter().filter_map(|part| part.entries.first());
         let settled = firsts.map(|entry| entry.index.0 - 1).min();
         let settled = settled.unwrap_or(u64::MAX).min(self.wal.last_index());
-        let term = self.wal.term(settled);
-        match (self.purge, term) {
-            (Some(through), Some(term))
-                if settled < through.index.0 && settled > self.wal.floor().0 =>
-            {
-                self.wal.purge_prefix(settled, term)?;
+        let snapshots = self
+            .persists
+            .iter()
+            .filter_map(|part| part.snapshot.as_ref());
+        let wanted = snapshots
+            .map(|meta| meta.id.index)
+            .chain(self.purge.map(|it| it.index));
+        let through = wanted.max().map_or(0, |index| index.0).min(settled);
+        match self.wal.term(through) {
+            Some(term) if through > self.wal.floor().0 => {
+                self.wal.purge_prefix(through, term)?;
                 Ok(true)
             }
-            _ => Ok(false),
+            Some(_) | None => Ok(false),
         }
     }
 

@@ -32,7 +32,11 @@ fn fresh_seeds_keep_every_promise() {
 /// The same scenario gives the same run, down to each message.
 #[test]
 fn same_seed_gives_the_same_run() {
-    let story = |seed| run(&swarm(seed), Timeline::with_messages()).timeline.to_string();
+    let story = |seed| {
+        run(&swarm(seed), Timeline::with_messages())
+            .timeline
+            .to_string()
+    };
     let seed = rand::random::<u32>().into();
     assert_eq!(story(seed), story(seed), "seed {seed}");
     assert_ne!(story(seed), story(seed + 1));

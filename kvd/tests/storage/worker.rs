@@ -256,6 +256,28 @@ fn purge_beyond_the_end_of_a_full_log_makes_room_for_the_rest() {
     assert_eq!(work(&mut worker).floor, id(250, 1));
 }
 
+/// A snapshot that is to be installed is durable already: what it makes needless goes before the part that finds no space.
+#[test]
+fn snapshot_behind_a_part_without_space_makes_room_for_it() {
+    for keeps_log in [true, false] {
+        let fs = fresh(1);
+        let mut worker = worker(&fs);
+        let all = entries(1..=200, 1);
+        worker.push(LogJob::Persist(persist(1, hard_state(1, None), all)));
+        let before = work(&mut worker).size_bytes;
+        fs.set_capacity(Some(before));
+        worker.push(LogJob::Persist(persist(2, None, entries(201..=280, 1))));
+        assert!(work(&mut worker).full);
+        let mut install = persist(3, None, Vec::new());
+        install.snapshot = Some(Box::new(meta(if keeps_log { 200 } else { 300 }, 1)));
+        install.snapshot_keeps_log = keeps_log;
+        worker.push(LogJob::Persist(install));
+        let report = work(&mut worker);
+        assert_eq!(report.persisted, Some(PersistId(3)), "{keeps_log}");
+        assert_eq!(report.floor, id(if keeps_log { 200 } else { 300 }, 1));
+    }
+}
+
 /// What a waiting part cuts off stays until then: the cut must not lie below the floor.
 #[test]
 fn purge_of_a_full_log_leaves_what_is_yet_to_be_cut() {
