@@ -278,6 +278,26 @@ fn snapshot_behind_a_part_without_space_makes_room_for_it() {
     }
 }
 
+/// Here nothing can be purged early, since a waiting part cuts off nearly all; but the snapshot takes the place of that, too.
+#[test]
+fn parts_that_a_waiting_snapshot_replaces_need_no_space() {
+    let fs = fresh(1);
+    let mut worker = worker(&fs);
+    let all = entries(1..=200, 1);
+    worker.push(LogJob::Persist(persist(1, hard_state(1, None), all)));
+    let before = work(&mut worker).size_bytes;
+    fs.set_capacity(Some(before));
+    worker.push(LogJob::Persist(persist(2, None, entries(201..=280, 1))));
+    let cut = persist(3, hard_state(2, None), entries(2..=3, 2));
+    worker.push(LogJob::Persist(cut));
+    let mut install = persist(4, None, Vec::new());
+    install.snapshot = Some(Box::new(meta(300, 2)));
+    worker.push(LogJob::Persist(install));
+    let report = work(&mut worker);
+    assert_eq!(report.persisted, Some(PersistId(4)));
+    assert_eq!(report.floor, id(300, 2));
+}
+
 /// What a waiting part cuts off stays until then: the cut must not lie below the floor.
 #[test]
 fn purge_of_a_full_log_leaves_what_is_yet_to_be_cut() {
