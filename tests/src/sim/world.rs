@@ -1,5 +1,6 @@
 //! The world: nodes, clients, and a queue of what is due.
 
+mod due;
 mod effects;
 mod faults;
 mod links;
@@ -14,14 +15,15 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use kvd::driver::{ClientId, Event, SnapshotOrder};
+use kvd::driver::{ClientId, Event};
 use kvd::kv::auth::{Principal, Role as PrincipalRole};
 use kvd::kv::limits::StoreLimits;
 use kvd::kv::store::Store;
-use kvd::wire::client::{Request, RequestFrame, Response};
+use kvd::wire::client::{Request, RequestFrame};
 use kvd::wire::peer;
 use raft_core::{Configuration, Entry, EntryKind, LogIndex, NodeId, Role};
 
+use self::due::Due;
 use self::links::Links;
 use self::probe::Probes;
 pub use self::transfers::OnItsWay;
@@ -46,98 +48,6 @@ const PREPARE_US: Us = 50_000;
 const FETCH_US: Us = 1_000;
 /// How long a full disk is left alone.
 const FULL_DISK_US: Us = 100_000;
-
-/// Something that is due at some time.
-#[derive(Debug)]
-enum Due {
-    /// A tick of a process.
-    Tick { place: Place, life: u64 },
-    /// A packet arrives, if the connection on which it left still stands.
-    Packet {
-        from: Place,
-        to: Place,
-        connection: u64,
-        bytes: Bytes,
-    },
-    /// The log thread is done.
-    Log { place: Place, life: u64 },
-    /// The log thread has had nothing to do for a while, if it has not worked since.
-    LogIdle { place: Place, life: u64, works: u64 },
-    /// The preparing thread is done.
-    Prepared { place: Place, life: u64 },
-    /// The snapshot thread writes.
-    Snapshot {
-        place: Place,
-        life: u64,
-        order: Box<SnapshotOrder>,
-    },
-    /// The next piece of a snapshot arrives, or the word on all of it.
-    Transfer { number: u64 },
-    /// Something that a process is told.
-    Told {
-        place: Place,
-        life: u64,
-        event: Box<Event>,
-    },
-    /// A full disk has room again.
-    Space { place: Place },
-    /// A client may have something to do.
-    Client { number: usize },
-    /// A client is told.
-    Answer {
-        client: usize,
-        id: u64,
-        response: Box<Response>,
-    },
-    /// Connections are looked at.
-    Links,
-    /// A process starts, unless it lives.
-    Start { place: Place },
-    /// The next fault of the scenario.
-    Fault { number: usize },
-}
-
-impl Due {
-    /// The process that it happens to.
-    fn place(&self) -> Option<Place> {
-        match self {
-            Due::Tick { place, .. }
-            | Due::Log { place, .. }
-            | Due::LogIdle { place, .. }
-            | Due::Prepared { place, .. }
-            | Due::Snapshot { place, .. }
-            | Due::Told { place, .. }
-            | Due::Packet { to: place, .. } => Some(*place),
-            Due::Transfer { .. }
-            | Due::Space { .. }
-            | Due::Client { .. }
-            | Due::Answer { .. }
-            | Due::Links
-            | Due::Start { .. }
-            | Due::Fault { .. } => None,
-        }
-    }
-
-    /// The life that it was planned for; a packet has its connection instead.
-    fn life(&self) -> Option<u64> {
-        match self {
-            Due::Tick { life, .. }
-            | Due::Log { life, .. }
-            | Due::LogIdle { life, .. }
-            | Due::Prepared { life, .. }
-            | Due::Snapshot { life, .. }
-            | Due::Told { life, .. } => Some(*life),
-            Due::Packet { .. }
-            | Due::Transfer { .. }
-            | Due::Space { .. }
-            | Due::Client { .. }
-            | Due::Answer { .. }
-            | Due::Links
-            | Due::Start { .. }
-            | Due::Fault { .. } => None,
-        }
-    }
-}
 
 /// The store as a state machine to be replayed.
 #[derive(Debug, Clone)]
