@@ -33,6 +33,7 @@ use self::file::{Draft, Known, read_back};
 pub use self::load::{Loaded, Rotten};
 pub use self::receive::Incoming;
 pub use self::send::Outgoing;
+use crate::driver::{SnapshotOrder, WrittenSnapshot};
 use crate::kv::snapshot::{SnapshotContext, SnapshotHeader, SnapshotWriter};
 use crate::kv::store::Store;
 use crate::wire::client::MemberAddress;
@@ -267,6 +268,26 @@ impl<F: Fs> SnapshotDir<F> {
             }
         }
         self.write(view, meta).map(drop)
+    }
+
+    /// Does what the driver has ordered: a snapshot of the view, and those that it makes needless removed.
+    ///
+    /// # Errors
+    /// As for [`SnapshotDir::write`].
+    ///
+    /// # Panics
+    /// As for [`SnapshotDir::write`].
+    pub fn carry_out(&self, order: &SnapshotOrder) -> Result<WrittenSnapshot, SnapshotDirError> {
+        self.write_unless_good(&order.view, &order.meta)?;
+        let oldest_kept = if order.only_one {
+            self.prune_to(1)?
+        } else {
+            self.prune()?
+        };
+        Ok(WrittenSnapshot {
+            meta: order.meta.clone(),
+            oldest_kept,
+        })
     }
 
     /// Removes the snapshots that are not needed any more, and returns the last entry of the oldest one that is kept: the

@@ -9,7 +9,7 @@ use raft_net::{Endpoint, IncomingSnapshot};
 use tokio::sync::mpsc;
 
 use super::log_thread::FromLog;
-use crate::driver::{Event, SnapshotOrder, StagedSnapshot, WrittenSnapshot};
+use crate::driver::{Event, SnapshotOrder, StagedSnapshot};
 use crate::exit::Failure;
 use crate::log_worker::LogFailure;
 use crate::snapshots::{SnapshotDir, SnapshotDirError};
@@ -34,7 +34,7 @@ impl SnapshotTasks {
         let tasks = self.clone();
         tokio::spawn(async move {
             let dir = tasks.dir.clone();
-            let written = tokio::task::spawn_blocking(move || write_and_prune(&dir, &order)).await;
+            let written = tokio::task::spawn_blocking(move || dir.carry_out(&order)).await;
             let written = match written.expect("snapshot writing does not panic") {
                 Ok(written) => Some(written),
                 Err(error) => {
@@ -192,20 +192,4 @@ fn is_rotten(error: &anyhow::Error) -> bool {
         error,
         Some(SnapshotDirError::Damaged { .. } | SnapshotDirError::NotFound { .. })
     )
-}
-
-fn write_and_prune(
-    dir: &SnapshotDir<OsFs>,
-    order: &SnapshotOrder,
-) -> Result<WrittenSnapshot, SnapshotDirError> {
-    dir.write_unless_good(&order.view, &order.meta)?;
-    let oldest_kept = if order.only_one {
-        dir.prune_to(1)?
-    } else {
-        dir.prune()?
-    };
-    Ok(WrittenSnapshot {
-        meta: order.meta.clone(),
-        oldest_kept,
-    })
 }

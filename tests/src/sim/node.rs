@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kvd::driver::{Driver, DriverOptions, SnapshotOrder, WrittenSnapshot};
+use kvd::driver::{Driver, DriverOptions};
 use kvd::identity::{Identity, InitialMember, NewIdentity};
 use kvd::kv::limits::CommandLimits;
 use kvd::log_worker::LogWorker;
 use kvd::recover::{RecoverOptions, Recovered, recover};
-use kvd::snapshots::{SnapshotDir, SnapshotDirError};
+use kvd::snapshots::SnapshotDir;
 use kvd::wire::client::MemberAddress;
 use raft_core::{Config, Configuration, NodeId};
 use raft_log::fs::SimFs;
@@ -256,26 +256,4 @@ fn new_identity(place: Place, members: &[MemberAddress]) -> NewIdentity {
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
-}
-
-impl Life {
-    /// What the daemon's snapshot thread does with an order.
-    pub(super) fn write_snapshot(
-        &self,
-        order: &SnapshotOrder,
-    ) -> Result<WrittenSnapshot, SnapshotDirError> {
-        let written = self.snapshots.list()?;
-        if !written.iter().any(|info| info.id == order.meta.id) {
-            self.snapshots.write(&order.view, &order.meta)?;
-        }
-        let oldest_kept = if order.only_one {
-            self.snapshots.prune_to(1)?
-        } else {
-            self.snapshots.prune()?
-        };
-        Ok(WrittenSnapshot {
-            meta: order.meta.clone(),
-            oldest_kept,
-        })
-    }
 }

@@ -267,7 +267,7 @@ impl World {
         let Some(life) = &mut self.nodes[place].life else {
             return Ok(());
         };
-        let written = life.write_snapshot(order);
+        let written = life.snapshots.carry_out(order);
         if self.nodes[place].disk.is_stopped() {
             return self.power_went(place);
         }
