@@ -17,8 +17,9 @@ pub(crate) const ET_MS: u64 = ET_US / 1_000;
 /// How long a node may keep a request made by hand, in milliseconds.
 pub(crate) const TIMEOUT_MS: u32 = 2_000;
 
-/// Seeds that are new with every run, beside the fixed ones.
-const FRESH_SEEDS: u64 = 2;
+/// Seeds that are new with every run, beside the fixed ones. None: `sim_seeds` plays fresh ones, and some of these tests count
+/// what a rare draw may make few of.
+const FRESH_SEEDS: u64 = 0;
 
 /// What is played can break a promise.
 pub(crate) type Played<T = ()> = Result<T, Violation>;
