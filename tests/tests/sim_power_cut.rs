@@ -11,7 +11,7 @@ const MS: u64 = 3_000;
 const DOWN_MS: u64 = 400;
 
 /// How long the whole test may take; the number of calls that were cut is printed.
-const DEFAULT_SECONDS: u64 = 20;
+const DEFAULT_SECONDS: u64 = 12;
 
 fn number(name: &str, default: u64) -> u64 {
     let text = std::env::var(name).ok();
