@@ -10,6 +10,7 @@ mod disk;
 mod door;
 mod durability;
 mod ends;
+mod lives;
 mod member_refusals;
 mod members;
 mod outcomes;
