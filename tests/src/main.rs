@@ -37,7 +37,7 @@ struct Arguments {
     /// Shows messages in the timeline, too.
     #[arg(long)]
     messages: bool,
-    /// Prints figures only.
+    /// Prints figures only; of a failure the seed and what went wrong.
     #[arg(long)]
     quiet: bool,
     /// Writes the timeline as a picture.
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
 
 fn work(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if let Some(seeds) = &arguments.seeds {
-        return Ok(play_many(seeds.clone(), arguments.minutes));
+        return Ok(play_many(seeds.clone(), arguments));
     }
     let scenario = match (&arguments.scenario, arguments.seed) {
         (Some(file), _) => std::fs::read_to_string(file)?.parse()?,
@@ -111,22 +111,24 @@ fn play_one(
     }
 }
 
-fn play_many(seeds: Range<u64>, minutes: f64) -> ExitCode {
-    let limit = Duration::try_from_secs_f64(minutes * 60.0).unwrap_or(Duration::MAX);
+fn play_many(seeds: Range<u64>, arguments: &Arguments) -> ExitCode {
+    let limit = Duration::try_from_secs_f64(arguments.minutes * 60.0).unwrap_or(Duration::MAX);
     let Campaign { totals, failure } = campaign::run_seeds(seeds, limit);
     println!("{totals}");
     match failure {
         None => ExitCode::SUCCESS,
         Some((seed, failure)) => {
-            tell_failure(seed, failure);
+            println!("seed {seed} FAILED {failure}");
+            if !arguments.quiet {
+                tell_shortest(seed, failure);
+            }
             ExitCode::FAILURE
         }
     }
 }
 
 /// Prints the shortest scenario found that fails in the same way, ready to be kept, and its story.
-fn tell_failure(seed: u64, failure: Failure) {
-    println!("seed {seed} FAILED {failure}");
+fn tell_shortest(seed: u64, failure: Failure) {
     let (scenario, failure) = shrink(&swarm(seed), failure);
     println!("---- the shortest scenario found that breaks the same promise ----");
     print!("{scenario}");
