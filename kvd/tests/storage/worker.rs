@@ -236,9 +236,8 @@ fn purge_overtakes_entries_that_wait_for_space() {
     assert_eq!(report.floor, id(150, 1));
 }
 
-/// A snapshot of what is applied may lie ahead of a full log: what there is of the log goes, and the rest follows.
-#[test]
-fn purge_beyond_the_end_of_a_full_log_makes_room_for_the_rest() {
+/// A worker whose log holds entries 1 to 200 and whose disk takes nothing more; part 2, with entries up to 280, waits.
+fn full_worker() -> LogWorker<SimFs> {
     let fs = fresh(1);
     let mut worker = worker(&fs);
     let all = entries(1..=200, 1);
@@ -247,6 +246,13 @@ fn purge_beyond_the_end_of_a_full_log_makes_room_for_the_rest() {
     fs.set_capacity(Some(before));
     worker.push(LogJob::Persist(persist(2, None, entries(201..=280, 1))));
     assert!(work(&mut worker).full);
+    worker
+}
+
+/// A snapshot of what is applied may lie ahead of a full log: what there is of the log goes, and the rest follows.
+#[test]
+fn purge_beyond_the_end_of_a_full_log_makes_room_for_the_rest() {
+    let mut worker = full_worker();
     worker.push(LogJob::Purge {
         through: id(250, 1),
     });
@@ -260,14 +266,7 @@ fn purge_beyond_the_end_of_a_full_log_makes_room_for_the_rest() {
 #[test]
 fn snapshot_behind_a_part_without_space_makes_room_for_it() {
     for keeps_log in [true, false] {
-        let fs = fresh(1);
-        let mut worker = worker(&fs);
-        let all = entries(1..=200, 1);
-        worker.push(LogJob::Persist(persist(1, hard_state(1, None), all)));
-        let before = work(&mut worker).size_bytes;
-        fs.set_capacity(Some(before));
-        worker.push(LogJob::Persist(persist(2, None, entries(201..=280, 1))));
-        assert!(work(&mut worker).full);
+        let mut worker = full_worker();
         let mut install = persist(3, None, Vec::new());
         install.snapshot = Some(Box::new(meta(if keeps_log { 200 } else { 300 }, 1)));
         install.snapshot_keeps_log = keeps_log;
@@ -281,13 +280,7 @@ fn snapshot_behind_a_part_without_space_makes_room_for_it() {
 /// Here nothing can be purged early, since a waiting part cuts off nearly all; but the snapshot takes the place of that, too.
 #[test]
 fn parts_that_a_waiting_snapshot_replaces_need_no_space() {
-    let fs = fresh(1);
-    let mut worker = worker(&fs);
-    let all = entries(1..=200, 1);
-    worker.push(LogJob::Persist(persist(1, hard_state(1, None), all)));
-    let before = work(&mut worker).size_bytes;
-    fs.set_capacity(Some(before));
-    worker.push(LogJob::Persist(persist(2, None, entries(201..=280, 1))));
+    let mut worker = full_worker();
     let cut = persist(3, hard_state(2, None), entries(2..=3, 2));
     worker.push(LogJob::Persist(cut));
     let mut install = persist(4, None, Vec::new());
@@ -301,13 +294,7 @@ fn parts_that_a_waiting_snapshot_replaces_need_no_space() {
 /// What a waiting part cuts off stays until then: the cut must not lie below the floor.
 #[test]
 fn purge_of_a_full_log_leaves_what_is_yet_to_be_cut() {
-    let fs = fresh(1);
-    let mut worker = worker(&fs);
-    let all = entries(1..=200, 1);
-    worker.push(LogJob::Persist(persist(1, hard_state(1, None), all)));
-    let before = work(&mut worker).size_bytes;
-    fs.set_capacity(Some(before));
-    worker.push(LogJob::Persist(persist(2, None, entries(201..=280, 1))));
+    let mut worker = full_worker();
     worker.push(LogJob::Persist(persist(
         3,
         hard_state(2, None),
