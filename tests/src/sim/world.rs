@@ -112,6 +112,8 @@ pub struct World {
     links: Links,
     transfers: Transfers,
     clients: Vec<Client>,
+    /// When each client is looked at next.
+    client_wakes: Vec<Option<Us>>,
     probes: Probes,
     /// Until when clients get no answers.
     answers_lost_until: Us,
@@ -143,6 +145,7 @@ impl World {
             clients: (0..scenario.clients)
                 .map(|number| Client::new(number, scenario))
                 .collect(),
+            client_wakes: vec![None; scenario.clients],
             probes: Probes::default(),
             answers_lost_until: 0,
             watchers: Watchers::new(ReplayedStore(Store::new(StoreLimits::default()))),
@@ -156,7 +159,7 @@ impl World {
             world.plan(0, Due::Start { place });
         }
         for number in 0..scenario.clients {
-            world.plan(1, Due::Client { number });
+            world.plan_client(number);
         }
         world.plan(1, Due::Links);
         world.plan_fault(0);
@@ -246,7 +249,7 @@ impl World {
                 self.free_disk(place);
                 Ok(())
             }
-            Due::Client { number } => self.act(number),
+            Due::Client { number } => self.wake_client(number),
             Due::Answer {
                 client,
                 id,
@@ -408,6 +411,15 @@ impl World {
         self.watchers.see(core.id(), &Seen::Turned(state))
     }
 
+    /// Looks at a client, unless it was to be looked at earlier and has been.
+    fn wake_client(&mut self, number: usize) -> Result<(), Violation> {
+        if self.client_wakes[number] != Some(self.now) {
+            return Ok(());
+        }
+        self.client_wakes[number] = None;
+        self.act(number)
+    }
+
     fn act(&mut self, number: usize) -> Result<(), Violation> {
         let asked = self.clients[number].act(self.now, self.nodes.len());
         if let Some((place, id, request)) = asked {
@@ -438,7 +450,12 @@ impl World {
     }
 
     fn plan_client(&mut self, number: usize) {
-        if let Some(at) = self.clients[number].next_at() {
+        let Some(at) = self.clients[number].next_at() else {
+            return;
+        };
+        let at = at.max(self.now);
+        if self.client_wakes[number].is_none_or(|planned| at < planned) {
+            self.client_wakes[number] = Some(at);
             self.plan(at, Due::Client { number });
         }
     }
