@@ -53,6 +53,8 @@ pub enum Told {
 pub struct Call {
     /// Whose it is, counted from 0.
     pub client: usize,
+    /// Name of the session and place in it, under which a write travels.
+    pub session: (u128, u64),
     /// When it was first sent.
     pub begun_us: Us,
     /// When the client was told, or gave up; none if it still waits.
@@ -168,6 +170,7 @@ impl Client {
         let asked = self.draw();
         self.calls.push(Call {
             client: self.number,
+            session: (self.name, self.sequence),
             begun_us: now,
             ended_us: None,
             asked,

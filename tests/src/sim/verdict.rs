@@ -1,13 +1,15 @@
 //! What must hold at the end of a run: the nodes are equal, and what clients were told is what happened.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
-use kvd::kv::command::{Command, Op};
-use kvd::kv::envelope::Envelope;
+use kvd::kv::command::{Command, CommandResult, Op};
+use kvd::kv::envelope::{Envelope, SessionRef};
 use kvd::kv::limits::StoreLimits;
 use kvd::kv::snapshot::{SnapshotContext, SnapshotWriter};
-use kvd::kv::store::Store;
-use raft_core::EntryKind;
+use kvd::kv::store::{Applied, Store};
+use raft_core::{Entry, EntryKind};
 
 use super::client::{Asked, Call, Told};
 use super::world::World;
@@ -20,7 +22,7 @@ use crate::watch::Violation;
 pub(super) fn check(world: &World) -> Result<(), Violation> {
     check_stores(world)?;
     let calls = world.calls();
-    check_history(&calls)?;
+    check_history(world, &calls)?;
     check_once(world, &calls)
 }
 
@@ -58,19 +60,22 @@ fn snapshot_bytes(store: &Store) -> Vec<u8> {
 }
 
 /// The answers are those of one order of all operations, in which none moves before one that had ended when it began.
-fn check_history(calls: &[Call]) -> Result<(), Violation> {
+fn check_history(world: &World, calls: &[Call]) -> Result<(), Violation> {
     let violated = |text: String| Violation {
         rule: "strictly serializable",
         text,
     };
-    match store::check(&history_of(calls), RUNS_MAX_DEFAULT) {
+    match store::check(&history_of(world, calls), RUNS_MAX_DEFAULT) {
         SerialVerdict::Serializable { .. } => Ok(()),
         SerialVerdict::Violation(violation) => Err(violated(violation.to_string())),
         SerialVerdict::Undecided { runs } => Err(violated(format!("undecided after {runs} runs"))),
     }
 }
 
-fn history_of(calls: &[Call]) -> StoreHistory {
+/// What was asked and answered. What a client does not know, the log does: a write of unknown outcome is taken for answered at
+/// the end if it is in the log, else for one that never takes effect. That only makes the check stricter, and short.
+fn history_of(world: &World, calls: &[Call]) -> StoreHistory {
+    let results = results_of(world);
     let mut history = StoreHistory::default();
     for call in calls {
         let request = match &call.asked {
@@ -78,19 +83,51 @@ fn history_of(calls: &[Call]) -> StoreHistory {
             Asked::Read(query) => Request::Read(query.clone()),
         };
         let id = history.invoke(call.client as u64, call.begun_us, request);
-        let answer = match &call.told {
-            Told::Unknown => continue,
-            Told::Failed => {
-                history.fail(id).expect("it is open");
-                continue;
+        let known = match (&call.told, &call.asked) {
+            (Told::Written(result), _) => Some((call.ended_us, Answer::Written(result.clone()))),
+            (Told::Read(result), _) => Some((call.ended_us, Answer::Found(result.clone()))),
+            (Told::Unknown, Asked::Write(_)) => {
+                let result = results.get(&call.session).cloned();
+                result.map(|result| (Some(world.now()), Answer::Written(result)))
             }
-            Told::Written(result) => Answer::Written(result.clone()),
-            Told::Read(result) => Answer::Found(result.clone()),
+            (Told::Unknown, Asked::Read(_)) | (Told::Failed, _) => None,
         };
-        let at = call.ended_us.expect("an answer ends a call");
-        history.answer(id, at, answer).expect("it is open");
+        match known {
+            Some((at, answer)) => {
+                let at = at.expect("an answer ends a call");
+                history.answer(id, at, answer).expect("it is open");
+            }
+            None => history.fail(id).expect("it is open"),
+        }
     }
     history
+}
+
+/// What each write in a session came to, by a replay of all committed entries.
+fn results_of(world: &World) -> BTreeMap<(u128, u64), CommandResult> {
+    let mut results = BTreeMap::new();
+    replay(world, |entry, applied| {
+        if let Applied::Done { result, .. } = applied
+            && let Ok(envelope) = Envelope::decode(&entry.payload)
+            && let SessionRef::Named(name) = envelope.session
+        {
+            let session = (name, envelope.sequence);
+            results.entry(session).or_insert(result);
+        }
+    });
+    results
+}
+
+/// Applies all committed commands once more.
+fn replay(world: &World, mut see: impl FnMut(&Entry, Applied)) {
+    let mut store = Store::new(StoreLimits::default());
+    for entry in world.committed() {
+        if entry.kind == EntryKind::Command {
+            see(entry, store.apply(entry.index.0, &entry.payload));
+        } else {
+            store.skip(entry.index.0);
+        }
+    }
 }
 
 /// Each value that was acknowledged was written once, each of unknown outcome at most once, each that failed never.
@@ -127,23 +164,19 @@ fn put_value(command: &Command) -> Option<Bytes> {
     None
 }
 
-/// The values of all puts that took effect, in the order of the log.
+/// The values of all puts that took effect, in the order of the log. An entry that repeats a request has no effect: the revision
+/// in its answer is an old one.
 fn applied_values(world: &World) -> Vec<Bytes> {
-    let mut store = Store::new(StoreLimits::default());
-    let mut values = Vec::new();
-    for entry in world.committed() {
-        if entry.kind != EntryKind::Command {
-            store.skip(entry.index.0);
-            continue;
-        }
-        let before = store.revision();
-        store.apply(entry.index.0, &entry.payload);
-        if store.revision() > before
+    let (mut revision, mut values) = (0, Vec::new());
+    replay(world, |entry, applied| {
+        if let Applied::Done { result, .. } = applied
+            && result.revision > revision
             && let Ok(envelope) = Envelope::decode(&entry.payload)
             && let Ok(command) = Command::decode(envelope.command)
         {
+            revision = result.revision;
             values.extend(put_value(&command));
         }
-    }
+    });
     values
 }
