@@ -178,14 +178,16 @@ impl Edit {
     /// The lines that it changes are not there, or more than once.
     pub fn apply(&self, text: &str) -> Result<String, DoesNotApply> {
         // Whole lines only: each begins behind the end of another.
-        let (text, before) = (format!("\n{text}"), format!("\n{}", self.before));
-        let count = text.matches(&before).count();
-        if count != 1 {
-            let file = self.file.display().to_string();
+        let begins_a_line = |at: &usize| *at == 0 || text.as_bytes()[at - 1] == b'\n';
+        let places = text.match_indices(&self.before).map(|(at, _)| at);
+        let places: Vec<usize> = places.filter(begins_a_line).collect();
+        let [at] = places[..] else {
+            let (file, count) = (self.file.display().to_string(), places.len());
             return Err(DoesNotApply { file, count });
-        }
-        let after = format!("\n{}", self.after);
-        Ok(text.replacen(&before, &after, 1).split_off(1))
+        };
+        let (front, rest) = text.split_at(at);
+        let behind = &rest[self.before.len()..];
+        Ok([front, &self.after, behind].concat())
     }
 }
 
