@@ -21,6 +21,11 @@ impl World {
     pub(super) fn begin_fault(&mut self, number: usize) -> Result<(), Violation> {
         let (_, fault) = self.scenario.faults[number];
         self.plan_fault(number + 1);
+        if let Fault::Rot { node, .. } = fault
+            && self.another_is_damaged(node)
+        {
+            return Ok(());
+        }
         self.timeline.fault(self.now, &fault);
         self.hit(fault)
     }

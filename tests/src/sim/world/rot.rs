@@ -50,6 +50,16 @@ impl World {
         Ok(())
     }
 
+    /// Whether another machine may have lost something and not have it back. Two that each lost entries before tails of their own
+    /// may wait for each other for ever: a limit that docs/design/004 states, so a schedule does not go there.
+    pub(super) fn another_is_damaged(&self, place: Place) -> bool {
+        let mut others = (0..self.nodes.len()).filter(|other| *other != place);
+        others.any(|other| {
+            let status = self.status(other);
+            self.nodes[other].in_use && status.is_none_or(|status| status.repair.is_some())
+        })
+    }
+
     /// All records that lie in the segments of a node, dead ones included.
     fn records(&self, place: Place) -> Vec<Record> {
         let disk = &self.nodes[place].disk;
