@@ -246,7 +246,7 @@ impl Fault {
         }
     }
 
-    /// The nodes that it names, for pictures.
+    /// All machines that it names.
     pub fn nodes(&self) -> Vec<Place> {
         match *self {
             Fault::PowerCut { node, .. }

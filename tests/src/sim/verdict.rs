@@ -9,8 +9,9 @@ use kvd::kv::envelope::{Envelope, SessionRef};
 use kvd::kv::limits::StoreLimits;
 use kvd::kv::snapshot::{SnapshotContext, SnapshotWriter};
 use kvd::kv::store::{Applied, Store};
-use raft_core::{Entry, EntryKind};
+use raft_core::EntryKind;
 
+use super::Us;
 use super::client::{Asked, Call, Told};
 use super::world::World;
 use crate::check::once::{Claim, Claims};
@@ -22,8 +23,9 @@ use crate::watch::Violation;
 pub(super) fn check(world: &World) -> Result<(), Violation> {
     check_stores(world)?;
     let calls = world.calls();
-    check_history(world, &calls)?;
-    check_once(world, &calls)
+    let log = replay(world);
+    check_history(&history_of(&calls, &log, world.now()))?;
+    check_once(&calls, &log)
 }
 
 /// All nodes hold the same, down to the sessions, and it is what a replay of all committed entries gives.
@@ -60,12 +62,12 @@ fn snapshot_bytes(store: &Store) -> Vec<u8> {
 }
 
 /// The answers are those of one order of all operations, in which none moves before one that had ended when it began.
-fn check_history(world: &World, calls: &[Call]) -> Result<(), Violation> {
+fn check_history(history: &StoreHistory) -> Result<(), Violation> {
     let violated = |text: String| Violation {
         rule: "strictly serializable",
         text,
     };
-    match store::check(&history_of(world, calls), RUNS_MAX_DEFAULT) {
+    match store::check(history, RUNS_MAX_DEFAULT) {
         SerialVerdict::Serializable { .. } => Ok(()),
         SerialVerdict::Violation(violation) => Err(violated(violation.to_string())),
         SerialVerdict::Undecided { runs } => Err(violated(format!("undecided after {runs} runs"))),
@@ -74,8 +76,8 @@ fn check_history(world: &World, calls: &[Call]) -> Result<(), Violation> {
 
 /// What was asked and answered. What a client does not know, the log does: a write of unknown outcome is taken for answered at
 /// the end if it is in the log, else for one that never takes effect. That only makes the check stricter, and short.
-fn history_of(world: &World, calls: &[Call]) -> StoreHistory {
-    let results = results_of(world);
+fn history_of(calls: &[Call], log: &[Ran], end: Us) -> StoreHistory {
+    let results = results_of(log);
     let mut history = StoreHistory::default();
     for call in calls {
         let request = match &call.asked {
@@ -87,8 +89,8 @@ fn history_of(world: &World, calls: &[Call]) -> StoreHistory {
             (Told::Written(result), _) => Some((call.ended_us, Answer::Written(result.clone()))),
             (Told::Read(result), _) => Some((call.ended_us, Answer::Found(result.clone()))),
             (Told::Unknown, Asked::Write(_)) => {
-                let result = results.get(&call.session).cloned();
-                result.map(|result| (Some(world.now()), Answer::Written(result)))
+                let result = results.get(&call.session);
+                result.map(|result| (Some(end), Answer::Written((*result).clone())))
             }
             (Told::Unknown, Asked::Read(_)) | (Told::Failed, _) => None,
         };
@@ -103,38 +105,58 @@ fn history_of(world: &World, calls: &[Call]) -> StoreHistory {
     history
 }
 
-/// What each write in a session came to, by a replay of all committed entries.
-fn results_of(world: &World) -> BTreeMap<(u128, u64), CommandResult> {
+/// What each write in a session came to.
+fn results_of(log: &[Ran]) -> BTreeMap<(u128, u64), &CommandResult> {
     let mut results = BTreeMap::new();
-    replay(world, |entry, applied| {
-        if let Applied::Done { result, .. } = applied
-            && let Ok(envelope) = Envelope::decode(&entry.payload)
-            && let SessionRef::Named(name) = envelope.session
-        {
-            let session = (name, envelope.sequence);
-            results.entry(session).or_insert(result);
+    for ran in log {
+        if let Some(session) = ran.session {
+            results.entry(session).or_insert(&ran.result);
         }
-    });
+    }
     results
 }
 
+/// A committed command that was not refused.
+struct Ran {
+    /// Name of its session and its place in it.
+    session: Option<(u128, u64)>,
+    /// The unique value, if it is a plain put.
+    value: Option<Bytes>,
+    /// What it came to.
+    result: CommandResult,
+}
+
 /// Applies all committed commands once more.
-fn replay(world: &World, mut see: impl FnMut(&Entry, Applied)) {
+fn replay(world: &World) -> Vec<Ran> {
     let mut store = Store::new(StoreLimits::default());
+    let mut log = Vec::new();
     for entry in world.committed() {
-        if entry.kind == EntryKind::Command {
-            see(entry, store.apply(entry.index.0, &entry.payload));
-        } else {
+        if entry.kind != EntryKind::Command {
             store.skip(entry.index.0);
+        } else if let Applied::Done { result, .. } = store.apply(entry.index.0, &entry.payload)
+            && let Ok(envelope) = Envelope::decode(&entry.payload)
+            && let Ok(command) = Command::decode(envelope.command)
+        {
+            let session = match envelope.session {
+                SessionRef::Named(name) => Some((name, envelope.sequence)),
+                SessionRef::None | SessionRef::Id(_) => None,
+            };
+            let value = put_value(&command);
+            log.push(Ran {
+                session,
+                value,
+                result,
+            });
         }
     }
+    log
 }
 
 /// Each value that was acknowledged was written once, each of unknown outcome at most once, each that failed never.
 ///
 /// The log says what was written: a value may be gone from the store. An entry that repeats a request has no effect, so a
 /// request counts once, by client and sequence.
-fn check_once(world: &World, calls: &[Call]) -> Result<(), Violation> {
+fn check_once(calls: &[Call], log: &[Ran]) -> Result<(), Violation> {
     let mut claims = Claims::default();
     for call in calls {
         if let Asked::Write(command) = &call.asked
@@ -149,7 +171,7 @@ fn check_once(world: &World, calls: &[Call]) -> Result<(), Violation> {
         }
     }
     claims
-        .check(applied_values(world))
+        .check(applied_values(log))
         .map_err(|violation| Violation {
             rule: "exactly once",
             text: violation.to_string(),
@@ -166,17 +188,13 @@ fn put_value(command: &Command) -> Option<Bytes> {
 
 /// The values of all puts that took effect, in the order of the log. An entry that repeats a request has no effect: the revision
 /// in its answer is an old one.
-fn applied_values(world: &World) -> Vec<Bytes> {
+fn applied_values(log: &[Ran]) -> Vec<Bytes> {
     let (mut revision, mut values) = (0, Vec::new());
-    replay(world, |entry, applied| {
-        if let Applied::Done { result, .. } = applied
-            && result.revision > revision
-            && let Ok(envelope) = Envelope::decode(&entry.payload)
-            && let Ok(command) = Command::decode(envelope.command)
-        {
-            revision = result.revision;
-            values.extend(put_value(&command));
+    for ran in log {
+        if ran.result.revision > revision {
+            revision = ran.result.revision;
+            values.extend(ran.value.clone());
         }
-    });
+    }
     values
 }
