@@ -297,10 +297,16 @@ impl Membership {
         configurations.flat_map(|(_, it)| it.members()).collect()
     }
 
-    /// All voters of them, in either half.
-    pub(crate) fn voters_ever(&self) -> BTreeSet<NodeId> {
-        let configurations = self.history.iter();
+    /// All voters, in either half, of the configuration in force at `index` and of those after it.
+    pub(crate) fn voters_since(&self, index: LogIndex) -> BTreeSet<NodeId> {
+        let configurations = self.history[self.position_at(index)..].iter();
         configurations.flat_map(|(_, it)| it.all_voters()).collect()
+    }
+
+    /// Where in the history the configuration in force at `index` is, or the oldest one known.
+    fn position_at(&self, index: LogIndex) -> usize {
+        let position = self.history.iter().rposition(|(since, _)| *since <= index);
+        position.unwrap_or(0)
     }
 
     /// Takes in a configuration whose entry was damaged. Returns whether it was not known.
@@ -344,15 +350,9 @@ impl Membership {
     /// Forgets what lies before the configuration in force at `index`, which will never be
     /// truncated.
     pub(crate) fn forget_before(&mut self, index: LogIndex) {
-        if self.history.len() == 1 {
-            return;
+        if self.history.len() > 1 {
+            self.history.drain(..self.position_at(index));
         }
-        let needed = self
-            .history
-            .iter()
-            .rposition(|(since, _)| *since <= index)
-            .unwrap_or(0);
-        self.history.drain(..needed);
     }
 
     pub(crate) fn replace(&mut self, index: LogIndex, configuration: Configuration) {

@@ -257,13 +257,17 @@ impl<S: Storage> Core<S> {
         Some(RepairStatus {
             count: self.log.faults.count(),
             first,
-            waiting_for: self.other_voters_ever().filter(waits_for).collect(),
+            waiting_for: self.other_voters().filter(waits_for).collect(),
         })
     }
 
-    /// All voters of every configuration that is known here, but this node.
-    fn other_voters_ever(&self) -> impl Iterator<Item = NodeId> {
-        let mut voters = self.membership.voters_ever();
+    /// All voters, but this node, who may be in a quorum for what is not committed here.
+    ///
+    /// Those of the configuration at the commit index, and of all after it. Whoever leads with an
+    /// entry of this log above that index has the log below it as well, and so no older configuration.
+    /// A voter that was removed before is not asked: it may be gone for good.
+    fn other_voters(&self) -> impl Iterator<Item = NodeId> {
+        let mut voters = self.membership.voters_since(self.log.committed());
         voters.remove(&self.id());
         voters.into_iter()
     }

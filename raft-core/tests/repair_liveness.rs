@@ -1,10 +1,10 @@
-//! What a review of the repair found: each of these stories once did not end, or flooded the network.
+//! What a review of the repair and simulations found: each of these stories once did not end, or flooded the network.
 
 mod harness;
 
 use harness::disk::Left;
 use harness::{Cluster, id, index};
-use raft_core::{FaultyEntry, Message, Term};
+use raft_core::{ConfigurationChange, FaultyEntry, MemberChange, Message, Term};
 
 /// Starts the nodes. n1 hears nothing while n2 is elected, and n2 and n3 purge their logs up to
 /// `through`.
@@ -103,6 +103,28 @@ fn two_voters_give_up_what_only_one_had() {
     cluster.sync_all_of(id(1));
     cluster.damage(id(1), index(2), Left::Header);
     cluster.isolated.clear();
+    cluster.bag.clear();
+    cluster.run(500);
+    let (one, two) = (cluster.status(id(1)), cluster.status(id(2)));
+    assert_eq!(cluster.leaders().len(), 1, "{one}\n{two}");
+}
+
+/// {n1 n2 n3}: n3 goes, and is never heard of again; n1 loses a command that n2 never had.
+#[test]
+fn a_removed_voter_is_not_waited_for() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.settle();
+    let removal = ConfigurationChange::new([MemberChange::Remove(id(3))]);
+    cluster.change(id(1), &removal).unwrap(); // 2
+    cluster.settle();
+    assert_eq!(cluster.status(id(1)).commit, index(2));
+    cluster.isolated = [id(2), id(3)].into();
+    cluster.propose(id(1), &["a"]).unwrap(); // 3
+    cluster.sync_all_of(id(1));
+    cluster.damage(id(1), index(3), Left::Term);
+    cluster.isolated.remove(&id(2));
     cluster.bag.clear();
     cluster.run(500);
     let (one, two) = (cluster.status(id(1)), cluster.status(id(2)));

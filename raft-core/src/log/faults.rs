@@ -138,11 +138,6 @@ impl Faults {
             .map(|(index, _)| *index)
     }
 
-    /// Damaged entries from `index` on, in order.
-    pub(crate) fn from(&self, index: LogIndex) -> impl Iterator<Item = &Fault> {
-        self.entries.range(index..).map(|(_, fault)| fault)
-    }
-
     pub(crate) fn set_term(&mut self, index: LogIndex, term: Term) {
         if let Some(fault) = self.entries.get_mut(&index) {
             fault.term = Some(term);

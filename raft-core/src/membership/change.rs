@@ -81,12 +81,16 @@ impl MemberChange {
 }
 
 impl Configuration {
-    /// The configuration to propose for a change: a simple one if at most one voter comes or goes,
-    /// else a joint one.
+    /// The configuration to propose for a change: a simple one if at most one voter comes or goes
+    /// and there are other than two voters, else a joint one.
     ///
     /// One voter more or less leaves any two majorities with a common member, so one entry is
     /// enough (thesis 4.1); that is the usual case, and it is over after one commit. With two the
     /// majorities could be disjoint: {n1 n2} of {n1 n2 n3} and {n3 n4 n5} of {n1 .. n5}.
+    ///
+    /// Two voters change jointly, so that nothing is ever committed without both of them until
+    /// both hold the change. With {n1 n2} then {n1 n2 n3} n1 and n3 could commit it, and if n1 lost
+    /// its entry, n2 could not tell it that there is an n3.
     ///
     /// # Errors
     /// If this is a joint configuration, or the change does not fit the members, or no voter would
@@ -106,7 +110,7 @@ impl Configuration {
         if target == *self {
             return Err(ChangeError::Unchanged);
         }
-        if self.voters.symmetric_difference(&target.voters).count() > 1 {
+        if !self.may_change_simply_to(&target) {
             target.learners_next = &target.learners & &self.voters;
             target.learners = &target.learners - &target.learners_next;
             target.voters_outgoing = self.voters.clone();
@@ -165,7 +169,13 @@ impl Configuration {
         if next.is_joint() {
             return next.voters_outgoing == self.voters;
         }
-        self.voters.symmetric_difference(&next.voters).count() <= 1
+        self.may_change_simply_to(next)
+    }
+
+    /// Whether one entry is enough between these two sets of voters.
+    fn may_change_simply_to(&self, next: &Configuration) -> bool {
+        let most = if self.voters.len() == 2 { 0 } else { 1 };
+        self.voters.symmetric_difference(&next.voters).count() <= most
     }
 }
 
@@ -265,5 +275,30 @@ mod tests {
         assert_eq!(left.voters, set(0b1110));
         assert_eq!(left.learners, set(0b0001));
         assert_eq!(left.check(), Ok(()));
+    }
+
+    /// From two voters on, whoever commits anything has asked both of them; a voter that lost the
+    /// end of its log relies on it.
+    #[test]
+    fn two_voters_change_jointly() {
+        let base = simple(0b0011);
+        let changed = |change| base.changed(&ConfigurationChange::new([change]));
+        let auto = |configuration| Configuration {
+            auto_leave: true,
+            ..configuration
+        };
+        let added = changed(MemberChange::AddVoter(NodeId(3)));
+        assert_eq!(added, Ok(auto(joint(0b0111, 0b0011))));
+        let removed = changed(MemberChange::Remove(NodeId(2)));
+        assert_eq!(removed, Ok(auto(joint(0b0001, 0b0011))));
+        let learner = changed(MemberChange::AddLearner(NodeId(3)));
+        assert!(!learner.expect("a change").is_joint());
+        assert!(!base.may_be_followed_by(&simple(0b0111)));
+        assert!(!base.may_be_followed_by(&simple(0b0001)));
+        for after in 1..1 << NODES {
+            let next = simple(after);
+            let together = quorums(&next).into_iter().all(|it| it & 0b0011 == 0b0011);
+            assert!(together || !base.may_be_followed_by(&next), "{next}");
+        }
     }
 }

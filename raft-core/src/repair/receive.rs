@@ -9,9 +9,6 @@ use crate::{
     RepairAsk, RepairOutcome, SnapshotMeta, Storage, Term, role,
 };
 
-/// A quorum of so many voters or more has at least two of any configuration that comes next.
-const VOTERS_OF_WHICH_TWO_REMAIN: usize = 3;
-
 impl<S: Storage> Core<S> {
     /// Late answers say nothing new, and are no fault of the sender.
     pub(crate) fn take_repair_answer(
@@ -132,7 +129,7 @@ impl<S: Storage> Core<S> {
             return false;
         };
         let nobody_else = || {
-            let mut voters = self.other_voters_ever();
+            let mut voters = self.other_voters();
             voters.all(|voter| fault.never.contains(&voter))
         };
         index > self.log.committed()
@@ -153,22 +150,16 @@ impl<S: Storage> Core<S> {
     /// Whether another voter that is known here is in every quorum that may have committed the
     /// entry at `index`.
     ///
-    /// What is damaged may itself be a change of members. {n1 n2} took n3 in with entry 7, which n1
-    /// and n3 committed; n1 lost it, and n2 never had it: its "never" proves nothing, and of n3
-    /// n1 knows nothing. With three voters before, any quorum after one change has two of them.
+    /// What is damaged may itself be a change of members, to voters of whom nothing is known here.
+    /// With three voters before it, any quorum after it has two of them, one of them not this node.
+    /// Two voters change jointly, so both are asked.
     ///
     /// Nor may a known change leave this node as the only voter: it alone committed what followed.
     fn knows_a_voter_of_each_quorum(&self, index: LogIndex) -> bool {
         let Some((_, before)) = self.membership.at(index.prev()) else {
             return false;
         };
-        let hides_members = self.log.faults.from(index).any(|fault| fault.hides_members);
-        let least = if hides_members {
-            VOTERS_OF_WHICH_TWO_REMAIN
-        } else {
-            VOTERS_OF_WHICH_TWO_REMAIN - 1
-        };
-        let mut after = self.membership.since(index);
-        before.has_voters_in_each_half(least) && after.all(|it| it.has_voters_in_each_half(2))
+        let mut configurations = core::iter::once(before).chain(self.membership.since(index));
+        configurations.all(|it| it.has_voters_in_each_half(2))
     }
 }

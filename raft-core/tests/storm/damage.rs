@@ -37,12 +37,13 @@ impl Storm {
         let others = self.ids.iter().filter(|other| **other != id);
         let is_whole = |other: &NodeId| self.cluster.disk(*other).initial_state().faulty.is_empty();
         let may_forget = first.index < last.index && others.clone().all(is_whole);
-        // With two voters only what is known to be a command is given up.
+        // A single voter gives up nothing.
         let up = self.ids.iter().filter(|id| self.cluster.is_up(**id));
         let mut configurations = up.map(|id| self.cluster.status(*id).configuration);
-        let are_few = self.ids.len() == 2 || configurations.any(|it| it.voters.len() < 3);
+        let is_alone =
+            configurations.any(|it| it.voters.len() < 2 || it.voters_outgoing.len() == 1);
         match self.dice.roll(4) {
-            _ if are_few => Left::Header,
+            _ if is_alone => Left::Header,
             0 | 1 => Left::Header,
             2 if may_forget && !self.cluster.is_up(id) => Left::Nothing,
             _ => Left::Term,
