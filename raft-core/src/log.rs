@@ -324,11 +324,28 @@ impl<S: Storage> RaftLog<S> {
         );
         self.commit_to(meta.id.index);
         self.applying.forget_fetch();
-        self.faults.cover_through(meta.id.index);
-        self.covering = Some(Installing {
+        let reaches_beyond_the_disk = meta.id.index > self.persisted;
+        let installing = Installing {
             meta,
             submitted: false,
-        });
+        };
+        if reaches_beyond_the_disk {
+            self.cover_by_replacing(installing);
+        } else {
+            self.faults.cover_through(installing.meta.id.index);
+            self.covering = Some(installing);
+        }
+    }
+
+    /// Nothing behind this snapshot is durable, so nothing is acknowledged: the log on the disk is replaced, and what
+    /// follows is written once more. It must not wait for the entries before it: they may wait for the
+    /// room in a full log that only this snapshot makes.
+    fn cover_by_replacing(&mut self, installing: Installing) {
+        self.unstable.begin_after(installing.meta.id.index);
+        self.faults.truncate(LogIndex(0));
+        self.faults.forget_covered();
+        self.covering = None;
+        self.installing = Some(installing);
     }
 
     pub(crate) fn persisted(&self) -> LogIndex {
@@ -339,14 +356,8 @@ impl<S: Storage> RaftLog<S> {
         let is_waiting = |it: &Installing| !it.submitted;
         self.unstable.has_unsubmitted()
             || self.installing.as_ref().is_some_and(is_waiting)
-            || self.covering.as_ref().is_some_and(|it| self.may_cover(it))
+            || self.covering.as_ref().is_some_and(is_waiting)
             || (self.is_faulty() && self.faults.has_received())
-    }
-
-    /// A snapshot that keeps the log is written only after the log up to it: a crash between would
-    /// leave a gap behind the snapshot.
-    fn may_cover(&self, covering: &Installing) -> bool {
-        !covering.submitted && covering.meta.id.index <= self.persisted
     }
 
     /// The snapshot to be installed, and what is to become of the log.
@@ -355,10 +366,7 @@ impl<S: Storage> RaftLog<S> {
             installing.submitted = true;
             return Some((Box::new(installing.meta.clone()), KeptLog::Nothing));
         }
-        if !self.covering.as_ref().is_some_and(|it| self.may_cover(it)) {
-            return None;
-        }
-        let covering = self.covering.as_mut()?;
+        let covering = self.covering.as_mut().filter(|it| !it.submitted)?;
         covering.submitted = true;
         Some((Box::new(covering.meta.clone()), KeptLog::AfterSnapshot))
     }

@@ -22,9 +22,9 @@ pub struct Options {
     /// Size of each new segment, a multiple of 4096 between [`SEGMENT_BYTES_MIN`] and
     /// [`SEGMENT_BYTES_MAX`]. Segments of another size that exist stay as they are.
     pub segment_bytes: u64,
-    /// Size up to which spare segments are prepared ahead. A caller that only starts what fits into
-    /// [`prepared_bytes`](crate::Wal::prepared_bytes) is held back here until it has purged; an append
-    /// that must go through still gets a segment, as long as the disk has room.
+    /// Bytes that segments and spares may take together. Beyond it no spare is prepared and an append is
+    /// refused with [`WalError::NoSpace`](crate::WalError::NoSpace) until something was purged. Only copies of
+    /// damaged entries go beyond it, by a segment at a time.
     pub max_bytes: u64,
     /// Bytes of the file system that are left free: an allocation that would leave less is refused.
     pub reserve_bytes: u64,

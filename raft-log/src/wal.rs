@@ -336,16 +336,23 @@ impl<F: Fs> Wal<F> {
 
     /// Has at least `count` spares ready, allocating on the spot what the preparer has not.
     fn reserve_spares(&mut self, count: usize) -> Result<(), WalError> {
+        self.reserve_spares_within(count, self.options.max_bytes)
+    }
+
+    /// Has a spare ready for copies of damaged entries, whatever the size limit: a node whose log is full and
+    /// damaged applies nothing, takes no snapshot and purges nothing before it has these copies.
+    fn reserve_spare_for_copies(&mut self) -> Result<(), WalError> {
+        self.reserve_spares_within(1, u64::MAX)
+    }
+
+    fn reserve_spares_within(&mut self, count: usize, limit: u64) -> Result<(), WalError> {
         loop {
             let number = {
                 let mut pool = self.shared.pool();
                 if pool.ready.len() >= count {
                     return Ok(());
                 }
-                let (bytes, limit) = (
-                    pool.bytes(&self.shared, &self.options),
-                    self.options.max_bytes,
-                );
+                let bytes = pool.bytes(&self.shared, &self.options);
                 let needed = self.options.segment_bytes;
                 if bytes + needed > limit {
                     let available = limit.saturating_sub(bytes);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use raft_log::fs::{Fs, SimFs, UnitFate};
 use raft_log::record::payload_checksum;
-use raft_log::{EntryRef, ReadError, Wal, WalError};
+use raft_log::{EntryRef, Options, ReadError, Wal, WalError};
 use support::{BINDING, Model, Step, Subject, dir, open, recovered, segments, small};
 
 /// Bytes in front of a payload: local prefix and header.
@@ -311,4 +311,20 @@ fn repair_without_space_is_refused_and_works_later() {
     fs.set_capacity(None);
     repair(&mut wal, &model, 30).unwrap();
     assert_whole(&fs, wal, &model, "space came back");
+}
+
+/// A node cannot apply, and so cannot purge, before it has its entries back: the limit that only a purge lifts
+/// does not hold for them.
+#[test]
+fn full_log_takes_copies_of_damaged_entries() {
+    let (fs, model) = fifty();
+    damage(&fs, &model, 30, true);
+    let options = Options {
+        max_bytes: 2 * small().segment_bytes,
+        ..small()
+    };
+    let (mut wal, _) = open(&fs, &options).unwrap();
+    assert_eq!(wal.size_bytes(), options.max_bytes);
+    repair(&mut wal, &model, 30).unwrap();
+    assert_whole(&fs, wal, &model, "no purge was needed");
 }

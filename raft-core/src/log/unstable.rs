@@ -110,6 +110,14 @@ impl Unstable {
         }
     }
 
+    /// Forgets the entries up to `index`, and hands out all others once more.
+    pub(crate) fn begin_after(&mut self, index: LogIndex) {
+        let count = index.next().distance_from(self.first) as usize;
+        self.entries.drain(..count);
+        self.first = index.next();
+        self.unsubmitted = self.entries.iter().cloned().collect();
+    }
+
     /// What was not handed out yet, and counts as handed out from now on.
     pub(crate) fn submit(&mut self) -> Vec<Entry> {
         core::mem::take(&mut self.unsubmitted)
@@ -180,6 +188,17 @@ mod tests {
         unstable.truncate(LogIndex(3));
         assert_eq!(unstable.first(), LogIndex(3));
         assert_eq!(unstable.end(), LogIndex(3));
+    }
+
+    #[test]
+    fn what_follows_a_snapshot_is_handed_out_once_more() {
+        let mut unstable = Unstable::new(LogIndex(5));
+        unstable.append(entries(5..8, 1));
+        unstable.submit();
+        unstable.append(entries(8..9, 1));
+        unstable.begin_after(LogIndex(6));
+        assert_eq!(unstable.first(), LogIndex(7));
+        assert_eq!(unstable.submit(), entries(7..9, 1));
     }
 
     #[test]

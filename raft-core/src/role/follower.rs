@@ -353,6 +353,9 @@ fn cover<S: Storage>(core: &mut Core<S>, meta: SnapshotMeta) {
     let accepted = Box::new(meta.clone());
     core.event(Event::SnapshotAccepted { meta: accepted });
     core.log.cover(meta);
+    if core.log.is_installing() {
+        core.persistence.replace();
+    }
 }
 
 fn install<S: Storage>(core: &mut Core<S>, meta: SnapshotMeta) {

@@ -48,7 +48,7 @@ impl<F: Fs> Wal<F> {
     }
 
     pub(super) fn begin_repair_file(&mut self) -> Result<(), WalError> {
-        self.reserve_spares(1)?;
+        self.reserve_spare_for_copies()?;
         let spare = self
             .shared
             .pool()

@@ -44,7 +44,7 @@ impl<F: Fs> Wal<F> {
         let end_term = self.term(from - 1);
         let end_term = end_term.ok_or(WalError::UnknownEnd { index: from - 1 })?;
         if self.repairs.last() >= from {
-            self.reserve_spares(1)?; // For the copies that stay.
+            self.reserve_spare_for_copies()?; // For the copies that stay.
         }
         let (dropped, keep) = self.unlist(from).map_err(|fault| self.shared.fail(fault))?;
         self.lower(from, end_term, &keep)
