@@ -303,14 +303,14 @@ fn node_that_is_asked_for_a_snapshot_and_has_none_writes_one() {
     assert!(!order.only_one);
 }
 
-/// A snapshot that takes the place of damaged entries is installed only when the log up to it is synced. Until then the state
-/// that came with it waits.
-#[test]
-fn snapshot_over_damage_is_installed_once_the_log_up_to_it_is_synced() {
+/// n3 lost entry 3 and holds entries 5 and 6, on its disk or not, and gets a snapshot of the state at entry 5.
+fn snapshot_over_damage(is_disk_held: bool) -> World {
     let mut world = cluster(3);
     restart(&mut world, 3, &[lost(3, Some(Term(1)))]);
     world.isolate(3);
-    world.hold_disk(3);
+    if is_disk_held {
+        world.hold_disk(3);
+    }
     write(&mut world, 1, "d");
     world.ask_as(1, Principal::new(Role::Admin, "root"), Request::DiscardLog);
     world.turn(1);
@@ -324,30 +324,53 @@ fn snapshot_over_damage_is_installed_once_the_log_up_to_it_is_synced() {
         }
         world.lose(asks);
         world.deliver(|_| true);
+        if !is_disk_held {
+            world.sync(3);
+        }
     }
     world.lose(asks);
-    assert_eq!(world.node(3).disk.queued_entries(), 2, "entries 5 and 6");
+    assert_eq!(state(&world, 3), StorageState::Repairing);
+    assert_eq!(world.value(3, "k"), None);
+    world.hold_disk(3);
     let staged = World::stage(&world.node(1).orders[0], 8, 1, 3, Term(1));
     world.handle(3, staged);
     world.turn(3);
     assert_eq!(world.node(3).taken, [8], "the sender is told");
-    assert_eq!(world.value(3, "k"), None);
-    assert_eq!(state(&world, 3), StorageState::Repairing);
+    world
+}
+
+/// The snapshot is on the disk: what follows it is there as well, and new writes arrive.
+fn serves_what_follows_the_snapshot(world: &mut World) {
     world.sync(3);
-    let part = world.node(3).disk.queue.back().expect("now it is written");
-    assert!(part.snapshot_keeps_log);
-    assert_eq!(part.snapshot.as_ref().map(|meta| meta.id), Some(at(5)));
-    assert_eq!(world.value(3, "k").unwrap(), "d");
-    world.sync(3);
-    assert_eq!(state(&world, 3), StorageState::Ok);
-    assert_eq!(
-        world.node(3).driver.node().storage().first_index(),
-        LogIndex(6)
-    );
+    assert_eq!(state(world, 3), StorageState::Ok);
+    let first = world.node(3).driver.node().storage().first_index();
+    assert_eq!(first, LogIndex(6));
     world.free_disk(3);
     world.run(2 * ET);
     assert_eq!(world.value(3, "k").unwrap(), "e", "what follows stayed");
-    write(&mut world, 1, "f");
+    write(world, 1, "f");
     world.run(2);
     assert_eq!(world.value(3, "k").unwrap(), "f");
+}
+
+#[test]
+fn snapshot_over_damage_keeps_the_synced_log_behind_it() {
+    let mut world = snapshot_over_damage(false);
+    let part = world.node(3).disk.queue.back().expect("it is written");
+    assert!(part.snapshot_keeps_log);
+    assert_eq!(part.snapshot.as_ref().map(|meta| meta.id), Some(at(5)));
+    assert!(part.entries.is_empty());
+    serves_what_follows_the_snapshot(&mut world);
+}
+
+/// Nothing behind the snapshot is synced: the log is replaced, and what follows is written once more.
+#[test]
+fn snapshot_over_damage_beyond_the_disk_replaces_the_log() {
+    let mut world = snapshot_over_damage(true);
+    let part = world.node(3).disk.queue.back().expect("it is written");
+    assert!(!part.snapshot_keeps_log);
+    assert_eq!(part.snapshot.as_ref().map(|meta| meta.id), Some(at(5)));
+    let again: Vec<u64> = part.entries.iter().map(|entry| entry.index.0).collect();
+    assert_eq!(again, [6]);
+    serves_what_follows_the_snapshot(&mut world);
 }
