@@ -46,6 +46,13 @@ pub enum Fault {
         /// How long it stays away.
         down_ms: u64,
     },
+    /// The process is told to stop, and ends in good order when it has nothing left to do.
+    Stop {
+        /// Which.
+        node: Place,
+        /// How long it stays away from then on.
+        down_ms: u64,
+    },
     /// The process stands still, then goes on as if nothing had been.
     Pause {
         /// Which.
@@ -178,6 +185,13 @@ pub enum Fault {
         /// The machine that joins.
         new: Place,
     },
+    /// The leader is asked for several changes of members in one step.
+    Members {
+        /// The machines that join, a bit for each place; none of them was ever a member.
+        add: u32,
+        /// The members that leave, a bit for each place.
+        remove: u32,
+    },
     /// The answers to all clients get lost; the requests do not.
     LoseAnswers {
         /// How long.
@@ -194,6 +208,7 @@ impl Fault {
             | Fault::Blackout { down_ms }
             | Fault::BlackoutAtCall { down_ms, .. }
             | Fault::Kill { down_ms, .. }
+            | Fault::Stop { down_ms, .. }
             | Fault::SyncError { down_ms, .. }
             | Fault::Rot { down_ms, .. } => down_ms,
             Fault::Pause { ms, .. }
@@ -212,7 +227,8 @@ impl Fault {
             | Fault::DiscardLog { .. }
             | Fault::Add { .. }
             | Fault::Remove { .. }
-            | Fault::Replace { .. } => 0,
+            | Fault::Replace { .. }
+            | Fault::Members { .. } => 0,
         }
     }
 
@@ -223,6 +239,7 @@ impl Fault {
             | Fault::PowerCutAtCall { node, .. }
             | Fault::BlackoutAtCall { node, .. }
             | Fault::Kill { node, .. }
+            | Fault::Stop { node, .. }
             | Fault::Pause { node, .. }
             | Fault::SlowDisk { node, .. }
             | Fault::SyncError { node, .. }
@@ -242,6 +259,7 @@ impl Fault {
             | Fault::Add { .. }
             | Fault::Remove { .. }
             | Fault::Replace { .. }
+            | Fault::Members { .. }
             | Fault::LoseAnswers { .. } => None,
         }
     }
@@ -253,6 +271,7 @@ impl Fault {
             | Fault::PowerCutAtCall { node, .. }
             | Fault::BlackoutAtCall { node, .. }
             | Fault::Kill { node, .. }
+            | Fault::Stop { node, .. }
             | Fault::Pause { node, .. }
             | Fault::Isolate { node, .. }
             | Fault::Clog { node, .. }
@@ -268,10 +287,21 @@ impl Fault {
             Fault::Replace { old, new } => vec![old, new],
             Fault::Cut { from, to, .. } | Fault::SlowLink { from, to, .. } => vec![from, to],
             Fault::Transfer { to } => vec![to],
-            Fault::Split { side, .. } => (0..32).filter(|place| side >> place & 1 == 1).collect(),
+            Fault::Split { side, .. } => places(side).collect(),
+            Fault::Members { add, remove } => places(add | remove).collect(),
             Fault::Blackout { .. } | Fault::Loss { .. } | Fault::LoseAnswers { .. } => Vec::new(),
         }
     }
+}
+
+/// The places whose bits are set.
+pub(super) fn places(bits: u32) -> impl Iterator<Item = Place> {
+    (0..32).filter(move |place| bits >> place & 1 == 1)
+}
+
+/// Names of the places whose bits are set, each after a space and a sign.
+fn signed(f: &mut fmt::Formatter<'_>, sign: char, bits: u32) -> fmt::Result {
+    places(bits).try_for_each(|place| write!(f, " {sign}n{}", place + 1))
 }
 
 impl fmt::Display for Fault {
@@ -291,6 +321,7 @@ impl fmt::Display for Fault {
                 down_ms,
             } => write!(f, "blackout-at-call n{} {calls} {down_ms}", n(node)),
             Fault::Kill { node, down_ms } => write!(f, "kill n{} {down_ms}", n(node)),
+            Fault::Stop { node, down_ms } => write!(f, "stop n{} {down_ms}", n(node)),
             Fault::Pause { node, ms } => write!(f, "pause n{} {ms}", n(node)),
             Fault::Cut { from, to, ms } => write!(f, "cut n{} n{} {ms}", n(from), n(to)),
             Fault::Isolate { node, ms } => write!(f, "isolate n{} {ms}", n(node)),
@@ -322,6 +353,11 @@ impl fmt::Display for Fault {
             Fault::Add { node } => write!(f, "add n{}", n(node)),
             Fault::Remove { node } => write!(f, "remove n{}", n(node)),
             Fault::Replace { old, new } => write!(f, "replace n{} n{}", n(old), n(new)),
+            Fault::Members { add, remove } => {
+                f.write_str("members")?;
+                signed(f, '+', add)?;
+                signed(f, '-', remove)
+            }
             Fault::LoseAnswers { ms } => write!(f, "lose-answers {ms}"),
         }
     }
@@ -345,9 +381,13 @@ impl<'a> Words<'a> {
     }
 
     fn place(&mut self) -> Option<Place> {
-        let number: usize = self.word()?.strip_prefix('n')?.parse().ok()?;
-        number.checked_sub(1)
+        place(self.word()?)
     }
+}
+
+fn place(word: &str) -> Option<Place> {
+    let number: usize = word.strip_prefix('n')?.parse().ok()?;
+    number.checked_sub(1)
 }
 
 impl FromStr for Fault {
@@ -364,6 +404,7 @@ impl FromStr for Fault {
 fn parse(words: &mut Words<'_>) -> Option<Fault> {
     let name = words.word()?;
     match name {
+        "members" => parse_members(words),
         "blackout" | "loss" | "lose-answers" | "split" => parse_world(name, words),
         "cut" | "slow-link" | "transfer" | "replace" | "add" | "remove" => parse_link(name, words),
         _ => parse_node(name, words),
@@ -388,6 +429,19 @@ fn parse_world(name: &str, words: &mut Words<'_>) -> Option<Fault> {
             ms: words.number()?,
         },
     })
+}
+
+/// One word or more, each a sign and a node.
+fn parse_members(words: &mut Words<'_>) -> Option<Fault> {
+    let (mut add, mut remove) = (0, 0);
+    while let Some(word) = words.word() {
+        let (bits, name) = match word.strip_prefix('+') {
+            Some(name) => (&mut add, name),
+            None => (&mut remove, word.strip_prefix('-')?),
+        };
+        *bits |= 1_u32.checked_shl(place(name)?.try_into().ok()?)?;
+    }
+    (add | remove != 0).then_some(Fault::Members { add, remove })
 }
 
 /// Those that begin with one or two nodes and may have nothing else.
@@ -441,6 +495,10 @@ fn parse_node(name: &str, words: &mut Words<'_>) -> Option<Fault> {
             node,
             down_ms: first,
         },
+        "stop" => Fault::Stop {
+            node,
+            down_ms: first,
+        },
         "pause" => Fault::Pause { node, ms: first },
         "isolate" => Fault::Isolate { node, ms: first },
         "clog" => Fault::Clog { node, ms: first },
@@ -467,4 +525,37 @@ fn parse_node(name: &str, words: &mut Words<'_>) -> Option<Fault> {
         "clock-jump" => Fault::ClockJump { node, ms: first },
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_that_are_only_written_by_hand_come_back_from_their_text() {
+        let (add, remove) = (0b110_0000, 0b1);
+        let faults = [
+            (Fault::Members { add, remove }, "members +n6 +n7 -n1"),
+            (
+                Fault::Stop {
+                    node: 1,
+                    down_ms: 40,
+                },
+                "stop n2 40",
+            ),
+        ];
+        for (fault, text) in faults {
+            assert_eq!(fault.to_string(), text);
+            assert_eq!(text.parse(), Ok(fault));
+        }
+        for text in [
+            "members",
+            "members n6",
+            "members +n0",
+            "members +n33",
+            "stop n2",
+        ] {
+            assert_eq!(text.parse::<Fault>(), Err(NotAFault(text.into())));
+        }
+    }
 }

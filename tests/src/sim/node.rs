@@ -80,6 +80,8 @@ pub(super) struct SimNode {
     pub(super) down_us: Us,
     /// Its disk is about to fail a sync, which ends its process.
     pub(super) expects_sync_error: bool,
+    /// It was told to stop, and stays down for so long once it has.
+    pub(super) stopping: Option<Us>,
     /// Whether the planned power cut takes all other machines along.
     pub(super) blackout: bool,
 }
@@ -137,6 +139,7 @@ impl SimNode {
             full_until: 0,
             down_us: 0,
             expects_sync_error: false,
+            stopping: None,
             blackout: false,
         }
     }

@@ -49,6 +49,7 @@ impl fmt::Display for Figures {
         let [done, failed, unknown] = self.calls;
         let Counts {
             deaths,
+            stops,
             power_cuts,
             elections,
             transfers,
@@ -59,7 +60,7 @@ impl fmt::Display for Figures {
         write!(
             f,
             "{done} requests answered, {failed} failed, {unknown} unknown; {} entries committed; {elections} elections, \
-             {deaths} deaths, {power_cuts} power cuts, {transfers} snapshots sent, {rotted} records rotted, {repaired} repaired, \
+             {deaths} deaths, {stops} of them in good order, {power_cuts} power cuts, {transfers} snapshots sent, {rotted} records rotted, {repaired} repaired, \
              {configurations} configurations committed",
             self.entries
         )

@@ -73,6 +73,8 @@ impl Replay for ReplayedStore {
 pub struct Counts {
     /// Processes that ended, for whatever reason.
     pub deaths: u64,
+    /// Processes that ended in good order, because they were told to.
+    pub stops: u64,
     /// Machines that lost power.
     pub power_cuts: u64,
     /// Elections that were won.
@@ -91,6 +93,7 @@ impl Counts {
     /// Adds those of another world.
     pub(super) fn add(&mut self, other: &Counts) {
         self.deaths += other.deaths;
+        self.stops += other.stops;
         self.power_cuts += other.power_cuts;
         self.elections += other.elections;
         self.transfers += other.transfers;

@@ -75,7 +75,7 @@ impl World {
                 self.transfer_taken(place, ticket);
                 Ok(())
             }
-            // Links are the world's own, and no fault of it changes the members yet.
+            // Links are the world's own, whoever the members are.
             Effect::Members { .. } => Ok(()),
             Effect::Observe(event) => {
                 self.count(&event);
@@ -86,10 +86,7 @@ impl World {
                 rule: "understands its log",
                 text: format!("{} halts at {index}: {why}", node::id(place)),
             }),
-            Effect::Stopped => Err(Violation {
-                rule: "runs until it is told to stop",
-                text: node::name(place),
-            }),
+            Effect::Stopped => self.stopped(place),
         }
     }
 

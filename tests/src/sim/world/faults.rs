@@ -3,7 +3,7 @@
 use super::{Due, World};
 use crate::sim::fault::Fault;
 use crate::sim::{Place, Us};
-use crate::watch::Violation;
+use crate::watch::{Seen, Violation};
 
 /// errno of a failed sync: input/output error.
 const EIO: i32 = 5;
@@ -54,6 +54,7 @@ impl World {
             }
             Fault::Kill { node, down_ms } => self.kill(node, down_ms * 1_000)?,
             Fault::SyncError { node, down_ms } => self.fail_next_sync(node, down_ms * 1_000),
+            Fault::Stop { node, down_ms } => self.stop(node, down_ms * 1_000)?,
             Fault::Pause { node, .. } => self.nodes[node].paused_until = until,
             Fault::Cut { from, to, .. } => self.network.cut(from, to, until),
             Fault::Isolate { node, .. } => self.network.isolate(node, until),
@@ -79,6 +80,7 @@ impl World {
             Fault::Add { node } => self.add(node)?,
             Fault::Remove { node } => self.remove(node)?,
             Fault::Replace { old, new } => self.replace(old, new)?,
+            Fault::Members { add, remove } => self.change(add, remove)?,
             Fault::LoseAnswers { .. } => self.answers_lost_until = until,
         }
         Ok(())
@@ -105,6 +107,45 @@ impl World {
             self.timeline.note(self.now, place, "killed");
             self.die(place, down_us);
         }
+        self.check_links()
+    }
+
+    fn stop(&mut self, place: Place, down_us: Us) -> Result<(), Violation> {
+        if !self.nodes[place].is_live() {
+            return Ok(());
+        }
+        self.timeline.note(self.now, place, "told to stop");
+        self.nodes[place].stopping = Some(down_us);
+        self.handle(place, kvd::driver::Event::Shutdown)
+    }
+
+    /// The driver has nothing left to do: as the daemon does then, the log finishes what it was given and is closed.
+    pub(super) fn stopped(&mut self, place: Place) -> Result<(), Violation> {
+        let Some(down_us) = self.nodes[place].stopping else {
+            return Err(Violation {
+                rule: "runs until it is told to stop",
+                text: crate::sim::node::name(place),
+            });
+        };
+        self.tell_of_turn(place)?;
+        let node = &mut self.nodes[place];
+        let (id, disk) = (node.id(), node.disk.clone());
+        let mut life = node.life.take().expect("it has just spoken");
+        self.counts.deaths += 1;
+        match life.worker.work() {
+            Err(failure) => return self.storage_failed(place, &failure.to_string()),
+            Ok(_) if disk.is_stopped() => return self.power_went(place),
+            Ok(report) => {
+                let persisted = report.persisted.map(Seen::Durable);
+                persisted.map_or(Ok(()), |durable| self.watchers.see(id, &durable))?;
+            }
+        }
+        if let Err(failure) = life.worker.close() {
+            return self.storage_failed(place, &failure.to_string());
+        }
+        self.timeline.note(self.now, place, "stops");
+        self.counts.stops += 1;
+        self.die(place, down_us);
         self.check_links()
     }
 
@@ -162,6 +203,7 @@ impl World {
             self.counts.deaths += 1;
         }
         node.expects_sync_error = false;
+        node.stopping = None;
         node.back_at = node.back_at.max(self.now + down_us);
         node.paused_until = 0;
         let back_at = node.back_at;
@@ -208,6 +250,7 @@ impl World {
             node.clock = (0, 100);
             let paused_until = std::mem::take(&mut node.paused_until);
             node.back_at = self.now;
+            node.stopping = node.stopping.map(|_| 0);
             if !node.in_use {
                 continue;
             }

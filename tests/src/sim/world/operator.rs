@@ -3,6 +3,7 @@
 use kvd::wire::client::{MemberAddress, MemberChange, Request};
 
 use super::{Due, World};
+use crate::sim::fault::places;
 use crate::sim::{Place, node};
 use crate::watch::Violation;
 
@@ -23,18 +24,28 @@ impl World {
 
     pub(super) fn add(&mut self, place: Place) -> Result<(), Violation> {
         self.put_into_use(place);
-        self.change_members(MemberChange::Add(address(place)))
+        self.change_members(vec![MemberChange::Add(address(place))])
     }
 
     pub(super) fn remove(&mut self, place: Place) -> Result<(), Violation> {
         let name = node::name(place);
-        self.change_members(MemberChange::Remove { name })
+        self.change_members(vec![MemberChange::Remove { name }])
     }
 
     pub(super) fn replace(&mut self, old: Place, new: Place) -> Result<(), Violation> {
         self.put_into_use(new);
         let (old, new) = (node::name(old), address(new));
-        self.change_members(MemberChange::Replace { old, new })
+        self.change_members(vec![MemberChange::Replace { old, new }])
+    }
+
+    /// Some join and some leave, in one request.
+    pub(super) fn change(&mut self, add: u32, remove: u32) -> Result<(), Violation> {
+        places(add).for_each(|place| self.put_into_use(place));
+        let joins = places(add).map(|place| MemberChange::Add(address(place)));
+        let leaves = places(remove).map(|place| MemberChange::Remove {
+            name: node::name(place),
+        });
+        self.change_members(joins.chain(leaves).collect())
     }
 
     /// Starts the process of a machine that was none of the founders.
@@ -44,9 +55,9 @@ impl World {
         }
     }
 
-    fn change_members(&mut self, change: MemberChange) -> Result<(), Violation> {
+    fn change_members(&mut self, changes: Vec<MemberChange>) -> Result<(), Violation> {
         self.order_leader(Request::ChangeMembers {
-            changes: vec![change],
+            changes,
             dry_run: false,
             timeout_ms: TIMEOUT_MS,
         })
