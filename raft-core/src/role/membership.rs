@@ -7,7 +7,8 @@ use super::leader::Leader;
 use crate::core::Core;
 use crate::progress::Progress;
 use crate::{
-    ChangeError, Configuration, Entry, EntryId, EntryKind, PeerState, Proposal, Reason, Storage,
+    ChangeError, Configuration, Entry, EntryId, EntryKind, Message, PeerState, Proposal, Reason,
+    Storage,
 };
 
 /// What a learner must have of the leader's log to become a voter.
@@ -109,12 +110,19 @@ impl Leader {
 
     /// A leader whose removal is committed steps down (thesis 4.2.2). Not before: until then it may
     /// be the only one who can commit it. The others are told of the commit, or nobody could know.
+    ///
+    /// The best of them is asked to stand at once. Left alone they would wait for an election
+    /// timeout first, and the two that are left of three, who both must agree, could then split
+    /// their votes more than once.
     pub(crate) fn after_commit<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         let is_committed = core.membership.current_index() <= core.log.committed();
         if core.membership.quorum().contains(core.id()) || !is_committed {
             return Next::Stay;
         }
         self.replicate(core);
+        if let Some(successor) = self.best_successor(core) {
+            core.send(successor, Message::TimeoutNow);
+        }
         Next::Follow(Reason::Removed)
     }
 }
