@@ -209,20 +209,35 @@ impl Cluster {
     /// # Panics
     /// A step fails.
     pub fn add_node(&mut self, name: &str, words: &[&str]) {
+        self.add_nodes(&[name], words);
+    }
+
+    /// As [`add_node`](Cluster::add_node), for several nodes in one command.
+    ///
+    /// # Panics
+    /// A step fails.
+    pub fn add_nodes(&mut self, names: &[&str], words: &[&str]) {
         let at = || std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut node = NodeProcess::new(name.to_owned(), self.home().join(name), at(), at());
-        let place = format!("{name}={}", node.address);
-        let door = format!("{name}={}", node.http);
-        let bundle = self.secrets().join(format!("{name}.kvd"));
-        let bundle = bundle.display().to_string();
-        let mut line = vec!["member"];
-        line.extend_from_slice(words);
-        line.extend([&*place, "--bundle", &*bundle, "--http", &*door]);
+        let new =
+            |name: &&str| NodeProcess::new((*name).to_owned(), self.home().join(name), at(), at());
+        let nodes: Vec<NodeProcess> = names.iter().map(new).collect();
+        let mut line = vec!["member".to_owned()];
+        line.extend(words.iter().map(|word| (*word).to_owned()));
+        line.extend(nodes.iter().map(|it| format!("{}={}", it.name, it.address)));
+        for node in &nodes {
+            let bundle = self.secrets().join(format!("{}.kvd", node.name));
+            let door = format!("{}={}", node.name, node.http);
+            line.extend(["--bundle".to_owned(), bundle.display().to_string()]);
+            line.extend(["--http".to_owned(), door]);
+        }
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
         self.kvctl(&line).ok();
-        self.join(&node).ok();
-        node.configure(&self.settings);
-        node.start();
-        self.nodes.push(node);
+        for mut node in nodes {
+            self.join(&node).ok();
+            node.configure(&self.settings);
+            node.start();
+            self.nodes.push(node);
+        }
     }
 
     /// `kvd join` of this node's bundle.

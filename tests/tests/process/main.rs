@@ -12,4 +12,5 @@ mod kill;
 mod member;
 mod quorum;
 mod restart_loop;
+mod scenarios;
 mod shared;

@@ -38,8 +38,8 @@ fn wait_told(node: &NodeProcess) {
     );
 }
 
-/// Three nodes under writes get a fourth, which votes by itself; then the leader is removed. No write is lost, and after a
-/// restart everybody knows whom to talk to.
+/// Scenario 22, and more: three nodes under writes get a fourth, which votes by itself; then the leader is removed. No write is
+/// lost, and after a restart everybody knows whom to talk to.
 #[test]
 fn a_fourth_node_joins_and_the_leader_leaves_under_load() {
     let mut cluster = Cluster::start();
@@ -199,4 +199,57 @@ fn changes_that_cannot_be_are_refused() {
         table["members"].as_array().map(Vec::len) == before["members"].as_array().map(Vec::len)
             && table["quorum"] == before["quorum"]
     });
+}
+
+/// The configurations that this node has proposed as leader, by its log.
+fn proposed(node: &NodeProcess) -> Vec<String> {
+    let log = node.log();
+    let lines = log
+        .lines()
+        .filter(|it| it.contains("change of members proposed"));
+    lines.map(str::to_owned).collect()
+}
+
+/// Scenarios 20 and 21: two nodes join five with one command, and vote; then two leave with one command, through one joint
+/// configuration. Writes go on, and the removed ones are told.
+#[test]
+fn two_nodes_join_five_at_once_and_two_leave_at_once_under_load() {
+    let mut cluster = Cluster::builder().nodes(5).build();
+    let load = Load::writing(&cluster, 4, "load/");
+    load.wait_for_more(50);
+    let leader = cluster.leader();
+    cluster.add_nodes(&["n6", "n7"], &["add"]);
+    wait_voter(&cluster, "n6");
+    wait_voter(&cluster, "n7");
+    assert_eq!(members(&cluster)["quorum"]["quorum"], 4);
+    load.wait_for_more(50);
+
+    let before = proposed(&cluster.nodes[leader]);
+    let added = before.first().expect("the leader has added them");
+    let learners = added.split("learners").nth(1).unwrap_or_default();
+    assert_eq!(
+        learners.matches('n').count(),
+        2,
+        "both with one entry: {added}"
+    );
+    let leavers = [(leader + 1) % 5, (leader + 2) % 5].map(|node| cluster.nodes[node].name.clone());
+    let removed = cluster.kvctl(&["member", "remove", &leavers[0], &leavers[1], "-o", "json"]);
+    assert_eq!(removed.json()["after"]["voters"], 5);
+    let steps = proposed(&cluster.nodes[leader]).split_off(before.len());
+    let joint: Vec<bool> = steps.iter().map(|it| it.contains("outgoing")).collect();
+    assert_eq!(joint, [true, false], "{steps:?}");
+    load.wait_for_more(50);
+    let mut former = Vec::new();
+    for name in &leavers {
+        let place = cluster.nodes.iter().position(|node| node.name == *name);
+        former.push(cluster.nodes.remove(place.expect("it was started")));
+        assert_eq!(state_of(&cluster, name), None);
+    }
+    for node in &mut former {
+        wait_told(node);
+        node.assert_alive();
+    }
+    load.wait_for_more(50);
+    load.finish().check(&kvd_sim::process::dump(&cluster));
+    cluster.wait_converged();
 }

@@ -10,6 +10,7 @@ mod members;
 mod networks;
 mod reads;
 mod repair;
+mod scenarios;
 mod sessions;
 mod shared;
 mod snapshots;
