@@ -309,3 +309,48 @@ fn numbers_of_cases_are_read_from_doc_comments_only() {
     let text = "// Case 1: no\n    /// Case 59 with kvctl: yes\n/// Cases 2 and 21: yes\n/// In case 3: no\n";
     assert_eq!(cases_in(text, "///"), BTreeSet::from([2, 21, 59]));
 }
+
+/// Scenarios in the table of docs/testing.md.
+const SCENARIOS: std::ops::RangeInclusive<u32> = 1..=23;
+
+#[test]
+fn every_scenario_of_raft_has_tests_that_exist() {
+    let text = std::fs::read_to_string(root().join("docs/testing.md"));
+    let text = text.expect("the checkout can be read");
+    let rows: Vec<(u32, Vec<&str>)> = text.lines().filter_map(scenario_of_row).collect();
+    let numbers: Vec<u32> = rows.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, SCENARIOS.collect::<Vec<u32>>());
+    let tests = sources(&["rs"]);
+    let exists = |name: &str| {
+        tests
+            .iter()
+            .any(|(_, text)| text.contains(&format!("\nfn {name}()")))
+    };
+    let mut missing = Vec::new();
+    for (number, names) in &rows {
+        if names.is_empty() {
+            missing.push(format!("scenario {number} names no test"));
+        }
+        let gone = names.iter().filter(|name| !exists(name));
+        missing.extend(gone.map(|name| format!("scenario {number}: no test is called {name}")));
+    }
+    assert_none("in docs/testing.md", &missing);
+}
+
+/// A row that begins with a number: the number, and the names in backquotes without their modules.
+fn scenario_of_row(line: &str) -> Option<(u32, Vec<&str>)> {
+    let mut cells = line.strip_prefix('|')?.split('|');
+    let number = cells.next()?.trim().parse().ok()?;
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    Some((
+        number,
+        names.filter_map(|name| name.rsplit("::").next()).collect(),
+    ))
+}
+
+#[test]
+fn names_of_tests_are_read_from_rows_with_a_number() {
+    let row = "| 7 | away | `followers::is_away`, `is_back` | as 2 |";
+    assert_eq!(scenario_of_row(row), Some((7, vec!["is_away", "is_back"])));
+    assert_eq!(scenario_of_row("| | set | `commands::set` | |"), None);
+}
