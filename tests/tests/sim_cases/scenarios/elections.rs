@@ -193,6 +193,8 @@ fn leader_that_is_gone_for_ten_milliseconds_still_leads() {
             play(&quiet(seed, 3), |world| {
                 let places = all(world);
                 let led = agree(world, &places)?;
+                // At all times between two heartbeats, so that now and then one is lost.
+                pass(world, 2 * (seed % 20))?;
                 loss.hit(world, led.0, 10)?;
                 let number = world.probe(led.0, set("key", "value"))?;
                 stays(world, &places, led, WATCHED_MS)?;
