@@ -6,6 +6,7 @@
 mod admission;
 mod boot;
 mod clients;
+mod disk_delay;
 mod facts;
 mod log_thread;
 mod scrub_thread;
@@ -15,6 +16,7 @@ mod unix_socket;
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -48,6 +50,8 @@ pub(crate) enum Control {
     },
     /// Drop all datagrams to and from these addresses.
     Cut(Vec<SocketAddr>),
+    /// Wait this long before anything is written to the log.
+    SlowDisk(Duration),
 }
 
 /// A cheap way to ask a node in the same process, for the HTTP door and the demo's shell.
@@ -135,6 +139,12 @@ impl Node {
     /// Drops all datagrams to and from these addresses, until called again.
     pub fn cut(&self, from: Vec<SocketAddr>) {
         let _ = self.controls.try_send(Control::Cut(from));
+    }
+
+    /// Makes the disk of the log slow: before anything is written and synced the log waits this long, until called again.
+    /// [`Duration::ZERO`] makes it as quick as it is, at once. Neither snapshots nor reads are held up.
+    pub fn slow_disk(&self, delay: Duration) {
+        let _ = self.controls.try_send(Control::SlowDisk(delay));
     }
 
     /// Waits until the node has ended, for whatever reason; [`Node::join`] tells which.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use raft_log::{Fs, Preparer, PreparerThread, WalError};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::disk_delay::DiskDelay;
 use crate::exit::{ExitCode, Failure};
 use crate::log_worker::{LogFailure, LogJob, LogReport, LogWorker};
 
@@ -52,6 +53,7 @@ enum End {
 /// the data directory.
 pub(super) struct LogThread {
     orders: Sender<Order>,
+    delay: DiskDelay,
     thread: JoinHandle<Result<(), LogFailure>>,
 }
 
@@ -65,6 +67,8 @@ impl LogThread {
         reports: UnboundedSender<FromLog>,
     ) -> std::io::Result<LogThread> {
         let (orders, inbox) = channel();
+        let delay = DiskDelay::default();
+        let waits = delay.clone();
         let spares = start_preparer(worker.preparer(), orders.clone())?;
         let thread = std::thread::Builder::new()
             .name("kvd-log".into())
@@ -74,6 +78,7 @@ impl LogThread {
                         worker,
                         reports: reports.clone(),
                         spares,
+                        delay: waits,
                     },
                     &inbox,
                 );
@@ -83,7 +88,16 @@ impl LogThread {
                 }
                 result
             })?;
-        Ok(LogThread { orders, thread })
+        Ok(LogThread {
+            orders,
+            delay,
+            thread,
+        })
+    }
+
+    /// Makes the disk slow: from now on the thread waits this long before it writes and syncs what it was given.
+    pub(super) fn slow_down(&self, delay: Duration) {
+        self.delay.set(delay);
     }
 
     pub(super) fn push(&self, job: LogJob) {
@@ -98,6 +112,7 @@ impl LogThread {
 
     /// Stops between two jobs; nothing more is written. Blocks until the directory is free.
     pub(super) fn abandon(self) -> Result<(), LogFailure> {
+        self.delay.end();
         self.end(Order::Abandon)
     }
 
@@ -123,6 +138,7 @@ struct Loop<F: Fs> {
     worker: LogWorker<F>,
     reports: UnboundedSender<FromLog>,
     spares: PreparerThread,
+    delay: DiskDelay,
 }
 
 impl<F: Fs> Loop<F> {
@@ -150,11 +166,15 @@ impl<F: Fs> Loop<F> {
                 (false, true) => CONTROL_SYNC_DELAY,
                 (false, false) => Duration::from_secs(3600),
             };
+            let mut writes = full;
             let next = match inbox.recv_timeout(patience) {
-                Ok(first) => self.take(first, inbox),
+                Ok(first) => self.take(first, inbox, &mut writes),
                 Err(RecvTimeoutError::Timeout) if full => Next::Work,
                 Err(RecvTimeoutError::Timeout) => {
                     if std::mem::take(&mut dirty) {
+                        if !self.delay.wait() {
+                            return Ok(End::Abandon);
+                        }
                         self.worker.idle()?;
                     }
                     continue;
@@ -162,6 +182,9 @@ impl<F: Fs> Loop<F> {
                 Err(RecvTimeoutError::Disconnected) => Next::End(End::Abandon),
             };
             if let Next::End(End::Abandon) = next {
+                return Ok(End::Abandon);
+            }
+            if writes && !self.delay.wait() {
                 return Ok(End::Abandon);
             }
             full = self.work()?;
@@ -172,12 +195,15 @@ impl<F: Fs> Loop<F> {
         }
     }
 
-    /// Takes everything that waits.
-    fn take(&mut self, first: Order, inbox: &Receiver<Order>) -> Next {
+    /// Takes everything that waits; tells whether there is something to write among it.
+    fn take(&mut self, first: Order, inbox: &Receiver<Order>, writes: &mut bool) -> Next {
         let mut next = Some(first);
         while let Some(order) = next {
             match order {
-                Order::Job(job) => self.worker.push(job),
+                Order::Job(job) => {
+                    *writes |= !matches!(job, LogJob::NoteCommit(_));
+                    self.worker.push(job);
+                }
                 Order::Look => {}
                 Order::Close => return Next::End(End::Close),
                 Order::Abandon => return Next::End(End::Abandon),
@@ -350,21 +376,58 @@ mod tests {
         }
     }
 
+    fn part(id: u64) -> LogJob {
+        LogJob::Persist(Persist {
+            id: PersistId(id),
+            hard_state: None,
+            snapshot: None,
+            snapshot_keeps_log: false,
+            repaired: Vec::new(),
+            entries: Vec::new(),
+        })
+    }
+
+    /// Waits until this part is reported durable.
+    fn wait_persisted(told: &mut UnboundedReceiver<FromLog>, id: u64) {
+        wait_for("report", || match told.try_recv() {
+            Ok(FromLog::Report(report)) if report.persisted == Some(PersistId(id)) => Some(()),
+            Ok(FromLog::Report(_)) | Err(_) => None,
+            Ok(FromLog::Failed(failure)) => panic!("{failure}"),
+        });
+    }
+
+    /// The delays are longer than anybody waits for a test: only a change of them lets it end.
+    #[test]
+    fn slow_disk_holds_up_the_log_until_it_is_quick_again_or_the_node_crashes() {
+        let ever = Duration::from_secs(24 * 3600);
+        let disk = SimFs::new(5);
+        let worker = LogWorker::new(simulated(&disk));
+        let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let thread = LogThread::start(worker, reports).unwrap();
+        thread.slow_down(ever);
+        thread.push(part(1));
+        thread.slow_down(Duration::ZERO);
+        wait_persisted(&mut told, 1);
+        thread.slow_down(ever);
+        for id in 2..1000 {
+            // Enough of them for a thread that does not wait to write some before it is told to stop.
+            thread.push(part(id));
+            std::thread::yield_now();
+        }
+        thread.abandon().unwrap();
+        while let Ok(said) = told.try_recv() {
+            let FromLog::Report(report) = said else {
+                panic!("{said:?}")
+            };
+            assert_eq!(report.persisted, None, "written on a disk that hangs");
+        }
+    }
+
     #[test]
     fn log_thread_that_panics_is_a_failure_of_the_node() {
         let worker = LogWorker::new(simulated(&SimFs::new(4)));
         let (reports, told) = tokio::sync::mpsc::unbounded_channel();
         let thread = LogThread::start(worker, reports).unwrap();
-        let part = |id| {
-            LogJob::Persist(Persist {
-                id: PersistId(id),
-                hard_state: None,
-                snapshot: None,
-                snapshot_keeps_log: false,
-                repaired: Vec::new(),
-                entries: Vec::new(),
-            })
-        };
         thread.push(part(2));
         thread.push(part(1));
         failure(told);

@@ -352,6 +352,7 @@ impl Shell {
                     ..Impairment::default()
                 });
             }
+            Some(Control::SlowDisk(delay)) => self.log.slow_down(delay),
         }
         false
     }
