@@ -13,6 +13,7 @@ mod kvctl;
 mod load;
 mod node;
 mod ports;
+mod pulse;
 mod quic;
 mod record;
 mod status;

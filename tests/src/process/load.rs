@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
 use super::cluster::Cluster;
+use super::pulse::Pulses;
 use super::wait::eventually;
 
 /// How long a write of the load is retried before its outcome is left open: longer than any fault of a test.
@@ -34,6 +35,8 @@ pub struct Acknowledged {
     pub counted: u64,
     /// Increments that may have happened.
     pub counted_unknown: u64,
+    /// Why reads and increments failed.
+    pub other_failures: Vec<String>,
 }
 
 impl Acknowledged {
@@ -44,6 +47,47 @@ impl Acknowledged {
         self.failed.extend(other.failed);
         self.counted += other.counted;
         self.counted_unknown += other.counted_unknown;
+        self.other_failures.extend(other.other_failures);
+    }
+
+    /// Why requests were not answered with success, whatever became of them.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        let unknown = self.unknown.iter().map(|key| format!("{key:?}: unknown"));
+        let failed = self
+            .failed
+            .iter()
+            .map(|(key, why)| format!("{key:?}: {why}"));
+        let counted = (0..self.counted_unknown).map(|_| "increment: unknown".to_owned());
+        let others = self.other_failures.iter().cloned();
+        unknown.chain(failed).chain(counted).chain(others).collect()
+    }
+
+    /// Keys whose write was answered, and that the cluster does not hold.
+    #[must_use]
+    pub fn missing(&self, held: &[KeyValue]) -> Vec<&Bytes> {
+        let held: BTreeSet<&Bytes> = held.iter().map(|item| &item.key).collect();
+        let written = self.written.keys();
+        written.filter(|key| !held.contains(key)).collect()
+    }
+
+    /// Compares the counter of this key with the increments that were answered.
+    ///
+    /// # Panics
+    /// It holds fewer, or more than can be.
+    pub fn check_counter(&self, key: &str, held: &[KeyValue]) {
+        let counter = held.iter().find(|item| item.key == key);
+        let version = counter.map_or(0, |item| item.version);
+        let can_be = self.counted..=self.counted + self.counted_unknown;
+        assert!(
+            can_be.contains(&version),
+            "{key} was counted {version} times, and clients were told of {can_be:?}"
+        );
+        assert_eq!(
+            counter.map_or(Bytes::from("0"), |item| item.value.clone()),
+            version.to_string(),
+            "each increment of {key} adds one"
+        );
     }
 
     /// Compares with what the cluster holds.
@@ -51,11 +95,12 @@ impl Acknowledged {
     /// # Panics
     /// Something answered is missing or different, or something that failed is there.
     pub fn check(&self, held: &[KeyValue]) {
+        let missing = self.missing(held);
+        let some = missing.iter().take(10).collect::<Vec<_>>();
+        assert!(missing.is_empty(), "acknowledged and missing: {some:?}");
         let held: BTreeMap<&Bytes, &KeyValue> = held.iter().map(|item| (&item.key, item)).collect();
         for (key, value) in &self.written {
-            let found = held
-                .get(key)
-                .unwrap_or_else(|| panic!("acknowledged and missing: {key:?}"));
+            let found = held[key];
             assert_eq!(
                 &found.value, value,
                 "acknowledged with another value: {key:?}"
@@ -76,6 +121,8 @@ impl Acknowledged {
 enum Work {
     /// Write a new key, named after this prefix, the client and a number.
     Keys(String),
+    /// The same, and then read it.
+    KeysAndReads(String),
     /// Add one to this key.
     Count(String),
 }
@@ -84,7 +131,7 @@ enum Work {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
+    pulses: Arc<Pulses>,
     thread: Option<JoinHandle<Acknowledged>>,
 }
 
@@ -95,6 +142,12 @@ impl Load {
         Load::start(cluster, clients, Work::Keys(prefix.to_owned()))
     }
 
+    /// Clients that write new keys below a prefix, and read each of them.
+    #[must_use]
+    pub fn writing_and_reading(cluster: &Cluster, clients: usize, prefix: &str) -> Load {
+        Load::start(cluster, clients, Work::KeysAndReads(prefix.to_owned()))
+    }
+
     /// Clients that add one to a key.
     #[must_use]
     pub fn counting(cluster: &Cluster, clients: usize, key: &str) -> Load {
@@ -103,28 +156,53 @@ impl Load {
 
     fn start(cluster: &Cluster, clients: usize, work: Work) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicU64::new(0));
+        let pulses = Arc::new(Pulses::of(clients));
         let options = client_options(cluster, TIMEOUT);
-        let shared = (stop.clone(), answered.clone());
+        let shared = (stop.clone(), pulses.clone());
         let thread = std::thread::spawn(move || {
-            let (stop, answered) = shared;
+            let (stop, pulses) = shared;
             open_runtime()
-                .block_on(LocalSet::new().run_until(run(options, clients, work, stop, answered)))
+                .block_on(LocalSet::new().run_until(run(options, clients, work, stop, pulses)))
         });
         Load {
             stop,
-            answered,
+            pulses,
             thread: Some(thread),
         }
     }
 
-    /// Writes answered so far.
+    /// Requests answered so far.
     #[must_use]
     pub fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
+        self.pulses.answered().iter().sum()
     }
 
-    /// Waits until this many more writes have been answered.
+    /// Begins a span for [`longest_gap`](Load::longest_gap).
+    pub fn begin_span(&self) {
+        self.pulses.begin_span();
+    }
+
+    /// The longest time that any client went without an answer, among the times that ended in this span or go on.
+    #[must_use]
+    pub fn longest_gap(&self) -> Duration {
+        self.pulses.longest_gap()
+    }
+
+    /// Waits until each client has so many more answers.
+    ///
+    /// # Panics
+    /// They have not within a minute.
+    pub fn wait_for_each(&self, more: u64) {
+        let before = self.pulses.answered();
+        eventually("each client to go on", || {
+            let now = self.pulses.answered();
+            now.iter()
+                .zip(&before)
+                .all(|(now, before)| *now >= before + more)
+        });
+    }
+
+    /// Waits until this many more requests have been answered.
     ///
     /// # Panics
     /// They are not within a minute.
@@ -156,15 +234,18 @@ async fn run(
     clients: usize,
     work: Work,
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
+    pulses: Arc<Pulses>,
 ) -> Acknowledged {
     let work = Rc::new(work);
     let tasks: Vec<_> = (0..clients)
         .map(|number| {
-            let (options, work) = (options.clone(), work.clone());
-            let (stop, answered) = (stop.clone(), answered.clone());
+            let (mut options, work) = (options.clone(), work.clone());
+            let (stop, pulses) = (stop.clone(), pulses.clone());
+            // So that there are some at each node.
+            let endpoints = options.endpoints.len();
+            options.endpoints.rotate_left(number % endpoints);
             tokio::task::spawn_local(async move {
-                one_client(options, number, &work, &stop, &answered).await
+                one_client(options, number, &work, &stop, &pulses).await
             })
         })
         .collect();
@@ -180,26 +261,28 @@ async fn one_client(
     number: usize,
     work: &Work,
     stop: &AtomicBool,
-    answered: &AtomicU64,
+    pulses: &Pulses,
 ) -> Acknowledged {
     let client = Client::new(options);
     let mut told = Acknowledged::default();
     let mut count = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         count += 1;
+        let key = |prefix| Bytes::from(format!("{prefix}/{number:02}/{count:08}"));
         let done = match work {
-            Work::Keys(prefix) => {
-                write_key(
-                    &client,
-                    format!("{prefix}/{number:02}/{count:08}"),
-                    &mut told,
-                )
-                .await
+            Work::Keys(prefix) => write_key(&client, key(prefix), &mut told).await,
+            Work::KeysAndReads(prefix) => {
+                let key = key(prefix);
+                let written = write_key(&client, key.clone(), &mut told).await;
+                if written {
+                    pulses.beat(number);
+                }
+                written && read_key(&client, &key, &mut told).await
             }
             Work::Count(key) => count_one(&client, key, &mut told).await,
         };
         if done {
-            answered.fetch_add(1, Ordering::Relaxed);
+            pulses.beat(number);
         } else {
             // A cluster that refuses at once must not be asked in a busy loop.
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -209,9 +292,8 @@ async fn one_client(
     told
 }
 
-async fn write_key(client: &Client, key: String, told: &mut Acknowledged) -> bool {
-    let value = Bytes::from(format!("value of {key}"));
-    let key = Bytes::from(key);
+async fn write_key(client: &Client, key: Bytes, told: &mut Acknowledged) -> bool {
+    let value = Bytes::from([b"value of ", &*key].concat());
     let op = Op::Put {
         key: key.clone(),
         value: value.clone(),
@@ -233,6 +315,23 @@ async fn write_key(client: &Client, key: String, told: &mut Acknowledged) -> boo
     }
 }
 
+/// Reads a key that was just written.
+async fn read_key(client: &Client, key: &Bytes, told: &mut Acknowledged) -> bool {
+    let query = RangeQuery::key(key.clone());
+    match client.read(query, Consistency::Linearizable).await {
+        Ok(answer) => {
+            let found = answer.result.items.first().map(|item| &item.value);
+            assert_eq!(found, told.written.get(key), "a stale read of {key:?}");
+            true
+        }
+        Err(error) => {
+            told.other_failures
+                .push(format!("read of {key:?}: {error}"));
+            false
+        }
+    }
+}
+
 async fn count_one(client: &Client, key: &str, told: &mut Acknowledged) -> bool {
     let op = Op::Increment {
         key: Bytes::copy_from_slice(key.as_bytes()),
@@ -246,7 +345,11 @@ async fn count_one(client: &Client, key: &str, told: &mut Acknowledged) -> bool 
             true
         }
         Err(error) => {
-            told.counted_unknown += u64::from(is_unknown(&error));
+            if is_unknown(&error) {
+                told.counted_unknown += 1;
+            } else {
+                told.other_failures.push(format!("increment: {error}"));
+            }
             false
         }
     }
@@ -361,6 +464,15 @@ mod tests {
     #[should_panic(expected = "more than once")]
     fn a_write_that_happened_twice_is_found() {
         told().check(&[held("a", "1", 2)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "clients were told of 3..=4")]
+    fn an_increment_that_happened_twice_is_found() {
+        let mut told = told();
+        (told.counted, told.counted_unknown) = (3, 1);
+        told.check_counter("n", &[held("n", "4", 4)]);
+        told.check_counter("n", &[held("n", "5", 5)]);
     }
 
     #[test]

@@ -14,3 +14,4 @@ mod quorum;
 mod restart_loop;
 mod scenarios;
 mod shared;
+mod stress;
