@@ -35,6 +35,7 @@ mod engine;
 mod error;
 mod link;
 mod requests;
+mod round;
 mod survey;
 #[cfg(test)]
 mod tests;

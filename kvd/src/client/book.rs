@@ -66,18 +66,39 @@ impl Book {
             entry.node = Some(greeting.node.clone());
             entry.found = None;
         }
-        if self.pinned {
+        self.learn(&greeting.members);
+    }
+
+    /// Learns who the members are. What was learnt earlier and is no member any more is forgotten; what the caller has named
+    /// stays, behind the members.
+    pub(crate) fn learn(&mut self, members: &[MemberAddress]) {
+        if self.pinned || members.is_empty() {
             return;
         }
-        for member in &greeting.members {
-            let known = self.entries.iter_mut().find(|entry| {
-                entry.target.address == member.address || entry.node.as_ref() == Some(&member.name)
-            });
-            match known {
-                Some(entry) => entry.node = Some(member.name.clone()),
+        for member in members {
+            match self.place_of(member) {
+                Some(place) => self.entries[place].is_now(member),
                 None => self.entries.push(Entry::of(member)),
             }
         }
+        let is_member = |entry: &Entry| {
+            let named = |member: &MemberAddress| entry.node.as_ref() == Some(&member.name);
+            entry.node.is_none() || members.iter().any(named)
+        };
+        self.entries
+            .retain(|entry| entry.target.node.is_none() || is_member(entry));
+        self.entries.sort_by_key(|entry| !is_member(entry));
+    }
+
+    /// The entry of a member: the address that worked before, also if the cluster knows the node by another one; else the
+    /// one that the cluster gives.
+    fn place_of(&self, member: &MemberAddress) -> Option<usize> {
+        let works =
+            |entry: &Entry| entry.node.as_ref() == Some(&member.name) && entry.found.is_none();
+        let is_given = |entry: &Entry| entry.target.address == member.address;
+        let mut entries = self.entries.iter();
+        let place = entries.position(works);
+        place.or_else(|| self.entries.iter().position(is_given))
     }
 
     fn entry_of(&mut self, address: &str) -> Option<&mut Entry> {
@@ -138,11 +159,8 @@ impl Book {
 
     /// How to dial a member, if it may be dialled: at the address that worked before, or at the one it gives.
     pub(crate) fn target_of(&self, member: &MemberAddress) -> Option<Target> {
-        let known = self.entries.iter().find(|entry| {
-            entry.node.as_ref() == Some(&member.name) || entry.target.address == member.address
-        });
-        match known {
-            Some(entry) => Some(entry.target.clone()),
+        match self.place_of(member) {
+            Some(place) => Some(self.entries[place].target.clone()),
             None if self.pinned => None,
             None => Some(Entry::of(member).target),
         }
@@ -150,6 +168,15 @@ impl Book {
 }
 
 impl Entry {
+    /// Behind this address is that member now.
+    fn is_now(&mut self, member: &MemberAddress) {
+        self.node = Some(member.name.clone());
+        if let Some(node) = &mut self.target.node {
+            // Another node may have come to an address that was learnt.
+            node.clone_from(&member.name);
+        }
+    }
+
     fn of(member: &MemberAddress) -> Entry {
         Entry {
             target: Target {
@@ -159,5 +186,71 @@ impl Entry {
             found: None,
             node: Some(member.name.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str, address: &str) -> MemberAddress {
+        MemberAddress {
+            name: name.to_owned(),
+            id: 1,
+            address: address.to_owned(),
+        }
+    }
+
+    fn addresses(book: &Book) -> Vec<String> {
+        book.targets().into_iter().map(|it| it.address).collect()
+    }
+
+    fn dial(address: &str, node: Option<&str>) -> Target {
+        Target {
+            address: address.to_owned(),
+            node: node.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn members_come_before_what_the_caller_named_and_former_members_are_forgotten() {
+        let mut book = Book::new(&["a".to_owned(), "x".to_owned()], false);
+        book.learn(&[member("n1", "a"), member("n2", "b")]);
+        assert_eq!(addresses(&book), ["a", "x", "b"]);
+        book.learn(&[member("n2", "b"), member("n3", "c")]);
+        assert_eq!(addresses(&book), ["x", "b", "c", "a"], "n1 was replaced");
+        book.learn(&[member("n3", "c")]);
+        assert_eq!(addresses(&book), ["x", "c", "a"], "n2 was removed");
+        book.learn(&[]);
+        assert_eq!(addresses(&book), ["x", "c", "a"], "nothing was said");
+    }
+
+    #[test]
+    fn address_that_works_is_kept_and_one_that_failed_gives_way_to_the_one_of_the_table() {
+        let mut book = Book::new(&["here".to_owned()], false);
+        book.learn(&[]);
+        book.entry_of("here").expect("named").node = Some("n1".to_owned());
+        let n1 = member("n1", "there");
+        book.learn(std::slice::from_ref(&n1));
+        assert_eq!(addresses(&book), ["here"]);
+        book.note(&dial("here", None), Found::TimedOut);
+        book.learn(std::slice::from_ref(&n1));
+        assert_eq!(book.target_of(&n1), Some(dial("there", Some("n1"))));
+    }
+
+    #[test]
+    fn another_node_at_a_known_address_is_dialled_by_its_own_name() {
+        let mut book = Book::new(&[], false);
+        book.learn(&[member("n1", "a")]);
+        book.learn(&[member("n4", "a")]);
+        assert_eq!(book.targets(), [dial("a", Some("n4"))]);
+    }
+
+    #[test]
+    fn pinned_book_learns_nothing() {
+        let mut book = Book::new(&["a".to_owned()], true);
+        book.learn(&[member("n2", "b")]);
+        assert_eq!(addresses(&book), ["a"]);
+        assert_eq!(book.target_of(&member("n2", "b")), None);
     }
 }

@@ -174,8 +174,25 @@ async fn is_refused(address: &str) -> bool {
     answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
+/// Dials and says hello.
+pub(crate) async fn reach(
+    dial: &dyn Dial,
+    target: Target,
+    cluster: Option<u32>,
+) -> Result<(Link, Greeting), Found> {
+    let mut link = dial.dial(target).await?;
+    let greeting = greet(&mut link).await?;
+    match cluster {
+        Some(cluster) if cluster != greeting.cluster => Err(Found::NotTrusted(format!(
+            "it belongs to cluster {:08x}",
+            greeting.cluster
+        ))),
+        Some(_) | None => Ok((link, greeting)),
+    }
+}
+
 /// Says hello over a fresh link and waits for the answer.
-pub(crate) async fn greet(link: &mut Link) -> Result<Greeting, Found> {
+async fn greet(link: &mut Link) -> Result<Greeting, Found> {
     let hello = Request::Hello {
         version: u16::from(CLIENT_VERSION),
         program: concat!("kvd-client ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -12,14 +12,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::book::Book;
-use super::dial::{Dial, Greeting, Target, greet};
+use super::dial::{Dial, Greeting, Target, reach};
 use super::error::{Finding, Found};
 use super::link::Link;
 use super::requests::{Ask, Failed, Requests, Step, Ticket};
-use crate::wire::client::{MemberAddress, Response, ResponseFrame};
+use super::round::{Round, STAGGER};
+use crate::wire::client::{MemberAddress, Request, RequestFrame, Response, ResponseFrame};
 
-/// A second endpoint is dialled when the first has said nothing for this long, and so on.
-const STAGGER: Duration = Duration::from_millis(200);
 /// How long one dial may take, hello included.
 const DIAL_MAX: Duration = Duration::from_secs(2);
 /// Silence after which it is looked up whether the node's port is still open: a killed process is noticed by that.
@@ -28,6 +27,10 @@ const PROBE_AFTER: Duration = Duration::from_millis(100);
 const SILENCE_MAX: Duration = Duration::from_millis(300);
 /// How long a node that is being left may take for the answers that are on their way.
 const LEAVING_MAX: Duration = Duration::from_millis(100);
+/// How often a client at work asks who the members are: all that it knew may be replaced while it stays where it is.
+const MEMBERS_EVERY: Duration = Duration::from_secs(2);
+/// The frame of the hello, and of the question for the members; requests have others.
+const OWN_FRAME: u64 = 0;
 /// Waiting time after a refusal, doubled up to the largest.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// See [`BACKOFF_MIN`].
@@ -85,6 +88,22 @@ struct Connected {
     probed: bool,
     /// Nothing more is asked here; the answers that are on their way are waited for until then.
     leaving: Option<Instant>,
+    /// When it last said or was last asked who the members are.
+    members_asked: Instant,
+    /// It was asked and has not answered.
+    members_awaited: bool,
+}
+
+impl Connected {
+    fn ask_members(&mut self) {
+        let question = RequestFrame {
+            id: OWN_FRAME,
+            body: Request::Members,
+        };
+        self.link.send(question.encode());
+        self.members_asked = Instant::now();
+        self.members_awaited = true;
+    }
 }
 
 /// What a background task found.
@@ -104,7 +123,7 @@ pub(crate) struct Engine {
     greetings: Vec<(Instant, GreetingReply)>,
     connected: Option<Connected>,
     tasks: JoinSet<Report>,
-    dialling: usize,
+    round: Round,
     /// Nothing is sent or dialled before.
     not_before: Instant,
     backoff: Duration,
@@ -132,7 +151,7 @@ impl Engine {
             greetings: Vec::new(),
             connected: None,
             tasks: JoinSet::new(),
-            dialling: 0,
+            round: Round::default(),
             not_before: began,
             backoff: BACKOFF_MIN,
             began,
@@ -245,6 +264,9 @@ impl Engine {
         for frame in frames {
             connected.link.send(frame.encode());
         }
+        if now >= connected.members_asked + MEMBERS_EVERY {
+            connected.ask_members();
+        }
     }
 
     fn take_frames(&mut self, frames: Result<Vec<bytes::Bytes>, String>) {
@@ -258,12 +280,24 @@ impl Engine {
         }
         for frame in frames {
             match ResponseFrame::decode(&frame) {
+                Ok(response) if response.id == OWN_FRAME => self.take_members(response.body),
                 Ok(response) => self.take_response(response),
                 Err(error) => {
                     return self
                         .lose_link(Found::Lost(format!("not the client protocol: {error}")));
                 }
             }
+        }
+    }
+
+    /// A node that may not say who the members are has at least answered.
+    fn take_members(&mut self, answer: Response) {
+        if let Some(connected) = &mut self.connected {
+            connected.members_awaited = false;
+        }
+        if let Response::Members { members, .. } = answer {
+            let members: Vec<_> = members.into_iter().map(|member| member.address).collect();
+            self.book.learn(&members);
         }
     }
 
@@ -314,14 +348,15 @@ impl Engine {
         self.book.prefer(leader);
     }
 
-    /// Asks nothing more of a node that works but cannot help. What it has been asked already is about to be answered as
-    /// well, and each definite answer is one attempt that need not be called unknown.
+    /// Asks nothing more of a node that works but cannot help, except where else to go. What it has been asked already is
+    /// about to be answered as well, and each definite answer is one attempt that need not be called unknown.
     fn begin_to_leave(&mut self) {
         let Some(connected) = &mut self.connected else {
             return;
         };
         if connected.leaving.is_none() {
             connected.leaving = Some(Instant::now() + LEAVING_MAX);
+            connected.ask_members();
             let target = connected.target.clone();
             self.book.put_last(&target);
         }
@@ -348,7 +383,7 @@ impl Engine {
         };
         let in_flight = self.requests.in_flight();
         if let Some(until) = connected.leaving {
-            if in_flight == 0 || until <= Instant::now() {
+            if in_flight == 0 && !connected.members_awaited || until <= Instant::now() {
                 self.leave();
             }
             return;
@@ -374,25 +409,25 @@ impl Engine {
     }
 
     fn dial_if_needed(&mut self) {
+        let now = Instant::now();
         let wanted = !self.requests.is_empty() || !self.greetings.is_empty();
-        let free = self.connected.is_none() && self.dialling == 0;
-        if !wanted || !free || Instant::now() < self.not_before {
+        if !wanted || self.connected.is_some() {
             return;
         }
-        for (place, target) in self.book.targets().into_iter().enumerate() {
-            let places = u32::try_from(place).unwrap_or(u32::MAX);
-            self.dial_after(target, STAGGER.saturating_mul(places));
+        if self.round.is_over() && now >= self.not_before {
+            self.round.begin(self.book.targets(), now);
+            // If all of them fail, the next round begins after this.
+            self.back_off();
         }
-        // If all of them fail, the next round begins after this.
-        self.back_off();
+        while let Some(target) = self.round.take_due(now) {
+            self.start_dial(target);
+        }
     }
 
-    fn dial_after(&mut self, target: Target, delay: Duration) {
+    fn start_dial(&mut self, target: Target) {
         let dial = self.dial.clone();
         let cluster = self.manners.cluster;
-        self.dialling += 1;
         self.tasks.spawn(async move {
-            tokio::time::sleep(delay).await;
             let refused = dial.refused(target.clone());
             let result = tokio::select! {
                 result = tokio::time::timeout(DIAL_MAX, reach(&*dial, target.clone(), cluster)) => {
@@ -406,13 +441,10 @@ impl Engine {
 
     fn take_report(&mut self, report: Report) {
         match report {
-            Report::Dialled(target, result) => {
-                self.dialling = self.dialling.saturating_sub(1);
-                match *result {
-                    Ok((link, greeting)) => self.take_link(target, link, greeting),
-                    Err(found) => self.take_failure(&target, found),
-                }
-            }
+            Report::Dialled(target, result) => match *result {
+                Ok((link, greeting)) => self.take_link(target, link, greeting),
+                Err(found) => self.take_failure(&target, found),
+            },
             Report::PortClosed(target) => {
                 let ours = self.connected.as_ref().is_some_and(|c| c.target == target);
                 if ours {
@@ -424,11 +456,12 @@ impl Engine {
     }
 
     fn take_failure(&mut self, target: &Target, found: Found) {
+        self.round.failed(Instant::now());
         self.book.note(target, found);
         if self.connected.is_some() {
             // The leader cannot be reached from here: the node that we have forwards.
             self.not_before = Instant::now();
-        } else if self.dialling == 0 && self.book.is_hopeless() {
+        } else if self.round.is_over() && self.book.is_hopeless() {
             self.end_all();
         }
     }
@@ -444,7 +477,7 @@ impl Engine {
         // Whoever else was being dialled is not needed any more.
         self.tasks.abort_all();
         self.tasks = JoinSet::new();
-        self.dialling = 0;
+        self.round = Round::default();
         let now = Instant::now();
         self.not_before = now;
         for (_, reply) in self.greetings.drain(..) {
@@ -462,6 +495,8 @@ impl Engine {
             patience: now,
             probed: false,
             leaving: None,
+            members_asked: now,
+            members_awaited: false,
         });
     }
 
@@ -479,7 +514,8 @@ impl Engine {
             .iter()
             .find(|member| Some(member.id) == greeting.leader);
         if let Some(target) = leader.and_then(|leader| self.book.target_of(leader)) {
-            self.dial_after(target, Duration::ZERO);
+            self.round.add();
+            self.start_dial(target);
             self.not_before = Instant::now() + STAGGER;
         }
     }
@@ -495,6 +531,11 @@ impl Engine {
         }
         if now < self.not_before && !self.requests.is_empty() {
             wake = wake.min(self.not_before);
+        }
+        if self.connected.is_none()
+            && let Some(due) = self.round.next_wake()
+        {
+            wake = wake.min(due);
         }
         if let Some(connected) = &self.connected
             && let Some(until) = connected.leaving
@@ -538,22 +579,5 @@ async fn frames_of(connected: &mut Option<Connected>) -> Result<Vec<bytes::Bytes
     match connected {
         Some(connected) => connected.link.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Dials and says hello.
-pub(crate) async fn reach(
-    dial: &dyn Dial,
-    target: Target,
-    cluster: Option<u32>,
-) -> Result<(Link, Greeting), Found> {
-    let mut link = dial.dial(target).await?;
-    let greeting = greet(&mut link).await?;
-    match cluster {
-        Some(cluster) if cluster != greeting.cluster => Err(Found::NotTrusted(format!(
-            "it belongs to cluster {:08x}",
-            greeting.cluster
-        ))),
-        Some(_) | None => Ok((link, greeting)),
     }
 }

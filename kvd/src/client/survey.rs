@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::dial::{Dial, Greeting, Target, ask};
-use super::engine::reach;
+use super::dial::{Dial, Greeting, Target, ask, reach};
 use super::error::{Evidence, Finding, Found};
 use crate::wire::client::{MemberAddress, Request, Response};
 use crate::wire::status::NodeStatus;

@@ -11,7 +11,7 @@ use super::link::Link;
 use super::*;
 use crate::kv::command::{KeyRange, Op, OpResult};
 use crate::kv::envelope::SessionRef;
-use crate::wire::client::{MemberAddress, RequestFrame, ResponseFrame};
+use crate::wire::client::{Member, MemberAddress, RequestFrame, ResponseFrame};
 use crate::wire::status::{NodeRole, NodeStatus};
 
 mod nodes;
@@ -127,6 +127,54 @@ async fn a_definite_refusal_after_an_unanswered_attempt_is_unknown() {
     let (client, _) = nodes(&["n1"], script).client(&["n1"], |_| {});
     let error = client.write(put("a")).await.unwrap_err();
     assert!(matches!(error, ClientError::Unknown { .. }), "{error:?}");
+}
+
+/// All members are replaced while the client stays at one of them, and that one leaves last: it says where the others are.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_left_is_asked_for_the_members() {
+    let script = |name: &str, request: &RequestFrame, _: &mut Seen| match name {
+        "n4" => done(request),
+        _ => refuse(Refusal::NotLeader { leader: None }),
+    };
+    let mut nodes = nodes(&["n1", "n2"], script).without("n2", Found::ConnectionRefused);
+    nodes.later = Some(vec!["n4".to_owned()]);
+    let (client, seen) = nodes.client(&["n1", "n2"], |_| {});
+    assert_eq!(client.write(put("a")).await.unwrap().revision, 1);
+    assert_eq!(seen.lock().unwrap().dialled, ["n1", "n4"]);
+}
+
+/// The same, and the last one dies without a word.
+#[tokio::test(start_paused = true)]
+async fn a_client_at_work_asks_for_the_members_now_and_then() {
+    let script = |name: &str, request: &RequestFrame, seen: &mut Seen| match name {
+        "n1" if seen.writes.len() == 10 => Act::HangUp,
+        _ => done(request),
+    };
+    let mut nodes = nodes(&["n1", "n2"], script).without("n2", Found::ConnectionRefused);
+    nodes.later = Some(vec!["n4".to_owned()]);
+    let (client, seen) = nodes.client(&["n1", "n2"], |_| {});
+    for _ in 0..10 {
+        client.write(put("a")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(seen.lock().unwrap().dialled, ["n1", "n4"]);
+}
+
+/// Each address that refuses at once costs no time of the next one.
+#[tokio::test(start_paused = true)]
+async fn the_next_address_is_dialled_as_soon_as_one_has_refused() {
+    let nodes = nodes(&["n1", "n2", "n3"], |_, request, _| done(request))
+        .without("n1", Found::ConnectionRefused)
+        .without("n2", Found::ConnectionRefused);
+    let (client, seen) = nodes.client(&["n1", "n2", "n3"], |_| {});
+    let began = tokio::time::Instant::now();
+    client.write(put("a")).await.unwrap();
+    assert_eq!(
+        began.elapsed(),
+        Duration::ZERO,
+        "on a clock that only waiting moves"
+    );
+    assert_eq!(seen.lock().unwrap().dialled, ["n1", "n2", "n3"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,8 @@ pub(super) struct Seen {
 /// A cluster whose nodes follow a script. Addresses are the nodes' names.
 pub(super) struct Nodes {
     pub(super) names: Vec<String>,
+    /// The members that came in place of those of the hello.
+    pub(super) later: Option<Vec<String>>,
     pub(super) leader: Option<usize>,
     pub(super) unreachable: BTreeMap<String, Found>,
     pub(super) seen: Arc<Mutex<Seen>>,
@@ -38,6 +40,7 @@ pub(super) fn nodes(
 ) -> Nodes {
     Nodes {
         names: names.iter().map(|name| (*name).to_owned()).collect(),
+        later: None,
         leader: Some(0),
         unreachable: BTreeMap::new(),
         seen: Arc::default(),
@@ -51,29 +54,41 @@ impl Nodes {
         self
     }
 
-    pub(super) fn hello(&self, name: &str) -> Response {
-        let id_of = |name: &str| {
-            self.names
-                .iter()
-                .position(|n| n == name)
-                .map_or(0, |at| at as u64 + 1)
+    fn id_of(&self, name: &str) -> u64 {
+        let place = self.names.iter().position(|n| n == name);
+        place.map_or(0, |at| at as u64 + 1)
+    }
+
+    fn addresses(&self, names: &[String]) -> Vec<MemberAddress> {
+        let address = |name: &String| MemberAddress {
+            name: name.clone(),
+            id: self.id_of(name),
+            address: name.clone(),
         };
-        let members = self
-            .names
-            .iter()
-            .map(|name| MemberAddress {
-                name: name.clone(),
-                id: id_of(name),
-                address: name.clone(),
-            })
-            .collect();
+        names.iter().map(address).collect()
+    }
+
+    /// What is said after the members were changed to those of `later`.
+    fn members(&self) -> Response {
+        let member = |address| Member {
+            address,
+            voter: true,
+        };
+        let names = self.later.as_ref().unwrap_or(&self.names);
+        Response::Members {
+            members: self.addresses(names).into_iter().map(member).collect(),
+            leader: self.leader.map(|at| at as u64 + 1),
+        }
+    }
+
+    pub(super) fn hello(&self, name: &str) -> Response {
         Response::Hello {
             version: 1,
             node: name.to_owned(),
-            node_id: id_of(name),
+            node_id: self.id_of(name),
             cluster: 1,
             cluster_name: "test".to_owned(),
-            members,
+            members: self.addresses(&self.names),
             leader: self.leader.map(|at| at as u64 + 1),
         }
     }
@@ -147,6 +162,8 @@ pub(super) async fn serve(nodes: Arc<Nodes>, name: String, stream: tokio::io::Du
             Act::Answer(nodes.hello(&name))
         } else if request.body == Request::Status {
             Act::Answer(nodes.status(&name))
+        } else if request.body == Request::Members {
+            Act::Answer(nodes.members())
         } else {
             play(&nodes, &name, &request)
         };
