@@ -380,7 +380,7 @@ impl Shell {
                         let _ = taken.send(());
                     }
                 }
-                Effect::Observe(event) => tracing::info!(target: "kvd::raft", "{event}"),
+                Effect::Observe(event) => observe(&event),
                 Effect::Members { members, removed } => self.follow_members(&members, &removed),
                 Effect::Stopped => stopped = true,
                 Effect::Halt { index, why } => return Err(newer_entry(index, &why)),
@@ -447,6 +447,16 @@ impl Shell {
             };
             let _ = inbox.send(Event::Fetched { fetch, entries }).await;
         });
+    }
+}
+
+/// A line in the log; what each batch of writes brings is for those who ask for it.
+fn observe(event: &raft_core::Event) {
+    use raft_core::Event::{Appended, Committed};
+    if matches!(event, Appended { .. } | Committed { .. }) {
+        tracing::debug!(target: "kvd::raft", "{event}");
+    } else {
+        tracing::info!(target: "kvd::raft", "{event}");
     }
 }
 
