@@ -411,6 +411,9 @@ impl Engine {
     fn dial_if_needed(&mut self) {
         let now = Instant::now();
         let wanted = !self.requests.is_empty() || !self.greetings.is_empty();
+        if !wanted {
+            self.round.stop();
+        }
         if !wanted || self.connected.is_some() {
             return;
         }

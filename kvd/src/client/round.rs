@@ -46,6 +46,11 @@ impl Round {
         self.due = self.due.map(|_| now);
     }
 
+    /// Nobody else is to be dialled.
+    pub(crate) fn stop(&mut self) {
+        self.waiting.clear();
+    }
+
     /// Nothing is under way and nobody waits.
     pub(crate) fn is_over(&self) -> bool {
         self.under_way == 0 && self.waiting.is_empty()

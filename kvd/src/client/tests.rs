@@ -160,6 +160,24 @@ async fn a_client_at_work_asks_for_the_members_now_and_then() {
     assert_eq!(seen.lock().unwrap().dialled, ["n1", "n4"]);
 }
 
+/// Time stands still for a client that does not rest, and the second call would never come to its end.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_given_up_rests() {
+    let nodes = nodes(&[], |_, request, _| done(request));
+    let silent = ["n1", "n2", "n3"];
+    let nodes = silent
+        .into_iter()
+        .fold(nodes, |nodes, name| nodes.without(name, Found::TimedOut));
+    let (client, seen) = nodes.client(&silent, |options| {
+        options.timeout = Duration::from_millis(100);
+    });
+    for _ in 0..2 {
+        client.write(put("a")).await.unwrap_err();
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(seen.lock().unwrap().dialled.starts_with(&["n1".to_owned()]));
+}
+
 /// Each address that refuses at once costs no time of the next one.
 #[tokio::test(start_paused = true)]
 async fn the_next_address_is_dialled_as_soon_as_one_has_refused() {
