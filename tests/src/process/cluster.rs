@@ -231,7 +231,8 @@ impl Cluster {
             line.extend(["--http".to_owned(), door]);
         }
         let line: Vec<&str> = line.iter().map(String::as_str).collect();
-        self.kvctl(&line).ok();
+        // Not by the context, which names the nodes that the cluster was made of.
+        self.kvctl_at(self.nodes.len() - 1, &line).ok();
         for mut node in nodes {
             self.join(&node).ok();
             node.configure(&self.settings);

@@ -12,6 +12,8 @@ mod kill;
 mod member;
 mod quorum;
 mod restart_loop;
+mod rolling;
 mod scenarios;
 mod shared;
+mod slow_disk;
 mod stress;

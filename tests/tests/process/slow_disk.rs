@@ -1,0 +1,67 @@
+//! Disks that are slow for a while, under nodes in this process.
+
+use std::time::Duration;
+
+use kvd::config::{Config, Sources};
+use kvd::node::Node;
+use kvd_sim::process::{Cluster, Load, dump, eventually};
+
+/// Several election timeouts.
+const SLOW: Duration = Duration::from_millis(1500);
+
+/// The nodes of a cluster that was made and not started, as a program that embeds them starts them.
+fn start_here(cluster: &Cluster) -> Vec<Node> {
+    let start = |file| {
+        let sources = Sources {
+            file: Some(file),
+            ..Sources::default()
+        };
+        let loaded = Config::load(&sources).expect("join writes a configuration");
+        Node::start(loaded.config).expect("a joined node starts")
+    };
+    let files = cluster.nodes.iter().map(|node| node.config_file());
+    files.map(start).collect()
+}
+
+fn stop(nodes: Vec<Node>) {
+    nodes.iter().for_each(Node::shutdown);
+    for node in nodes {
+        node.join().expect("a clean stop");
+    }
+}
+
+/// Three nodes with the timeouts that users get.
+fn three_nodes() -> (Cluster, Vec<Node>) {
+    let cluster = Cluster::builder()
+        .as_shipped()
+        .set("log", "segment_bytes", "4MiB")
+        .not_started()
+        .build();
+    let nodes = start_here(&cluster);
+    (cluster, nodes)
+}
+
+/// Case 54, with real threads: the disk of the leader becomes slow under load. Leadership leaves it by one transfer, does not
+/// come back while the disk is slow, and clients go on without a failure.
+#[test]
+fn leadership_leaves_a_slow_disk_and_stays_away() {
+    let (mut cluster, nodes) = three_nodes();
+    let slow = cluster.leader();
+    let load = Load::writing_and_reading(&cluster, 4, "slow");
+    load.wait_for_each(20);
+    nodes[slow].slow_disk(SLOW);
+    eventually("another leader", || {
+        cluster.agreed_leader().is_some_and(|leader| leader != slow)
+    });
+    for _ in 0..10 {
+        load.wait_for_each(20);
+        assert_ne!(cluster.leader(), slow, "it leads again");
+    }
+    nodes[slow].slow_disk(Duration::ZERO);
+    load.wait_for_each(20);
+    let told = load.finish();
+    assert_eq!(told.failures(), [""; 0]);
+    told.check(&dump(&cluster));
+    cluster.wait_converged();
+    stop(nodes);
+}
