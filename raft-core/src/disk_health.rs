@@ -1,14 +1,16 @@
-//! How the own disk does, as the driver reports it, and whether this node stands for election.
+//! How the own disk does, as the driver reports it, whether the driver takes this node for fit to lead at all, and whether this
+//! node stands for election.
 //!
 //! A leader writes its log while the followers write theirs, so a slow disk under it does not stop
 //! commits; but it cannot count itself, each election it takes part in waits for its vote, and with
 //! one more node down everything waits for this disk. So it hands over, see `role/succession.rs`,
-//! and leaves the next elections to others until its disk has proved itself.
+//! and leaves the next elections to others until its disk has proved itself. A node that is unfit for another reason, which
+//! only the driver knows, is treated alike: its log and its votes are as good as ever, but somebody else should lead.
 
 /// The age of the oldest unfinished sync, and what it led to.
 ///
 /// ```text
-///                 gave up leading because of its disk
+///                 gave up leading because of its disk, or is unfit
 ///    stands ------------------------------------------> silent
 ///      ^                                                   |
 ///      |  10 healthy election timeouts in a row            |
@@ -18,6 +20,8 @@
 #[derive(Debug, Default)]
 pub(crate) struct DiskHealth {
     age_ticks: u32,
+    /// The driver wants somebody else to lead, whatever the disk does.
+    is_unfit: bool,
     silence: Option<Silence>,
 }
 
@@ -54,17 +58,34 @@ impl DiskHealth {
         self.age_ticks = age_ticks;
     }
 
+    pub(crate) fn report_unfit(&mut self, is_unfit: bool) {
+        self.is_unfit = is_unfit;
+    }
+
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.is_unfit
+    }
+
     pub(crate) fn age_ticks(&self) -> u32 {
         self.age_ticks
     }
 
+    /// What the leader is told, so that it does not hand over to this node.
+    pub(crate) fn told_age_ticks(&self) -> u32 {
+        if self.is_unfit {
+            u32::MAX
+        } else {
+            self.age_ticks
+        }
+    }
+
     pub(crate) fn is_healthy(&self, election_timeout_ticks: u32) -> bool {
-        is_healthy(self.age_ticks, election_timeout_ticks)
+        !self.is_unfit && is_healthy(self.age_ticks, election_timeout_ticks)
     }
 
     /// Whether a leader should look for somebody else.
     pub(crate) fn is_slow(&self, election_timeout_ticks: u32) -> bool {
-        self.age_ticks > election_timeout_ticks
+        self.is_unfit || self.age_ticks > election_timeout_ticks
     }
 
     pub(crate) fn is_silent(&self) -> bool {
@@ -86,6 +107,10 @@ impl DiskHealth {
         election_timeout_ticks: u32,
         leaderless_ticks: u32,
     ) -> Option<SilenceEnd> {
+        // A leader, of which this number is 0, ends its silence when it wins: it seeks relief instead.
+        if self.is_unfit && (1..election_timeout_ticks).contains(&leaderless_ticks) {
+            self.silence.get_or_insert_default();
+        }
         let is_healthy = self.is_healthy(election_timeout_ticks);
         let silence = self.silence.as_mut()?;
         silence.healthy_ticks = if is_healthy {
@@ -143,6 +168,25 @@ mod tests {
         (0..99).for_each(|_| assert_eq!(disk.tick(TIMEOUT, 0), None));
         assert_eq!(disk.tick(TIMEOUT, 0), Some(SilenceEnd::DiskIsHealthy));
         assert!(!disk.is_silent());
+    }
+
+    #[test]
+    fn unfit_node_is_silent_for_as_long_as_somebody_leads() {
+        let mut disk = DiskHealth::default();
+        disk.report_unfit(true);
+        assert!(disk.is_slow(TIMEOUT));
+        assert!(!disk.is_healthy(TIMEOUT));
+        assert_eq!(disk.told_age_ticks(), u32::MAX);
+        (0..200).for_each(|_| assert_eq!(disk.tick(TIMEOUT, 1), None));
+        assert!(disk.is_silent());
+        assert_eq!(disk.tick(TIMEOUT, 30), Some(SilenceEnd::NobodyLeads));
+        assert_eq!(disk.tick(TIMEOUT, 31), None);
+        assert!(!disk.is_silent(), "it is the only one that can lead");
+        disk.tick(TIMEOUT, 1);
+        assert!(disk.is_silent(), "somebody leads again");
+        disk.report_unfit(false);
+        (0..99).for_each(|_| assert_eq!(disk.tick(TIMEOUT, 1), None));
+        assert_eq!(disk.tick(TIMEOUT, 1), Some(SilenceEnd::DiskIsHealthy));
     }
 
     #[test]

@@ -208,6 +208,9 @@ pub enum Rejected {
         /// Age of the oldest unfinished sync.
         age_ticks: u32,
     },
+    /// Asked to take over, and not fit to lead.
+    #[error("not fit to lead")]
+    Unfit,
     /// Too many reads wait.
     #[error("too many reads wait")]
     Overloaded,
@@ -244,6 +247,7 @@ impl Rejected {
             | Rejected::Overloaded
             | Rejected::Repairing { .. }
             | Rejected::SlowDisk { .. }
+            | Rejected::Unfit
             | Rejected::UnknownIdentity { .. } => true,
             Rejected::NotForMe { .. }
             | Rejected::TermOutOfRange { .. }

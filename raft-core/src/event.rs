@@ -216,7 +216,12 @@ pub enum Event {
         /// Who should lead instead; if nobody is better off this node leads on.
         successor: Option<NodeId>,
     },
-    /// This node, which gave up leading because of its disk, stands for election again.
+    /// The driver has told a leader that it is not fit to lead.
+    Unfit {
+        /// Who should lead instead; if nobody can this node leads on.
+        successor: Option<NodeId>,
+    },
+    /// This node, which gave up leading because of its disk or because it was unfit, stands for election again.
     SilenceEnded {
         /// The disk has been healthy for long enough; else nobody led for too long.
         disk_is_healthy: bool,

@@ -157,7 +157,8 @@ pub struct HeartbeatResponse {
     /// Echo of [`Heartbeat::round`].
     pub round: u64,
     /// Age of the sender's oldest unfinished sync, so that a leader with a slow disk knows who has a
-    /// better one.
+    /// better one. `u32::MAX`: the sender is not fit to lead, see
+    /// [`Node::report_fit`](crate::Node::report_fit).
     pub oldest_sync_age_ticks: u32,
     /// The sender's [`Config::priority`](crate::Config::priority), so that a leader knows whom to hand
     /// over to.

@@ -109,6 +109,16 @@ impl<S: Storage> Node<S> {
         self.core.disk.report(age_ticks);
     }
 
+    /// Tells whether this node is fit to lead, as far as the driver knows: a state machine that does not
+    /// hold what the log says is a reason for it not to be. Holds until the next call; a new node is fit.
+    ///
+    /// An unfit leader hands over to a voter that has its log, and leaves elections to others until
+    /// nobody has led for three election timeouts ([`Event::Unfit`](crate::Event::Unfit)). It
+    /// votes, acknowledges and counts itself as ever: these promises rest on its log alone.
+    pub fn report_fit(&mut self, is_fit: bool) {
+        self.core.disk.report_unfit(!is_fit);
+    }
+
     fn tick_disk(&mut self) {
         let core = &mut self.core;
         core.leaderless_ticks = match self.role {

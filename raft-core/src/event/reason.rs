@@ -42,6 +42,8 @@ pub enum Reason {
         /// Age of the oldest unfinished sync.
         age_ticks: u32,
     },
+    /// The leader is not fit to lead, and handing over did not succeed.
+    Unfit,
 }
 
 /// Why a vote was refused.
@@ -105,6 +107,7 @@ impl fmt::Display for Reason {
             Reason::Removed => f.write_str("no voter any more"),
             Reason::Damaged => f.write_str("damaged log"),
             Reason::SlowDisk { age_ticks } => write!(f, "no sync for {age_ticks} ticks"),
+            Reason::Unfit => f.write_str("not fit to lead"),
         }
     }
 }

@@ -74,6 +74,12 @@ impl fmt::Display for Event {
                 age_ticks,
                 successor: None,
             } => write!(f, "no sync for {age_ticks} ticks, but nobody is better off"),
+            Event::Unfit {
+                successor: Some(successor),
+            } => write!(f, "is not fit to lead, {successor} should"),
+            Event::Unfit { successor: None } => {
+                f.write_str("is not fit to lead, but nobody else can")
+            }
             Event::SilenceEnded {
                 disk_is_healthy: true,
             } => f.write_str("stands for election again, the disk is healthy"),

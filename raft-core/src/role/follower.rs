@@ -131,7 +131,7 @@ fn handle_heartbeat<S: Storage>(
         .commit_to(core.log.newest_known_index(heartbeat.commit));
     let answer = HeartbeatResponse {
         round: heartbeat.round,
-        oldest_sync_age_ticks: core.disk.age_ticks(),
+        oldest_sync_age_ticks: core.disk.told_age_ticks(),
         priority: core.config.priority,
     };
     core.send(from, Message::HeartbeatResponse(answer));
@@ -153,6 +153,8 @@ fn handle_timeout_now<S: Storage>(core: &Core<S>) -> Result<Next, Rejected> {
         Err(Rejected::Repairing { count })
     } else if !core.is_promotable() {
         Err(Rejected::NotVoter)
+    } else if core.disk.is_unfit() {
+        Err(Rejected::Unfit)
     } else if core.disk.is_healthy(core.config.election_timeout_ticks) {
         Ok(Next::Stand(Reason::Transfer))
     } else {

@@ -7,7 +7,7 @@ use crate::disk_health;
 use crate::progress::Progress;
 use crate::{Event, LogIndex, NodeId, PeerState, Reason, Storage};
 
-/// What a leader has done about its slow disk.
+/// What a leader has done about its slow disk, or its unfitness.
 ///
 /// ```text
 ///                            a voter is healthier               an election timeout later
@@ -67,12 +67,11 @@ impl Leader {
             .map(|(peer, progress)| (peer, fitness(core, progress)))
     }
 
-    /// A leader whose disk has not synced for more than an election timeout hands over to a voter
-    /// that is better off. If that does not succeed within one more, the transfer itself seems to
+    /// A leader whose disk has not synced for more than an election timeout, or that is unfit for
+    /// another reason, hands over to a voter that is better off. If that does not succeed within one more, the transfer itself seems to
     /// be hampered: the leader steps down and leaves the election to the others.
     pub(super) fn tick_disk<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         let timeout = core.config.election_timeout_ticks;
-        let age_ticks = core.disk.age_ticks();
         if !core.disk.is_slow(timeout) {
             self.relief = Relief::NotNeeded;
             return Next::Stay;
@@ -80,11 +79,7 @@ impl Leader {
         let Some(successor) = self.healthier_voter(core) else {
             if self.relief != Relief::Nobody {
                 self.relief = Relief::Nobody;
-                let successor = None;
-                core.event(Event::SlowDisk {
-                    age_ticks,
-                    successor,
-                });
+                core.event(why_relieved(core, None));
             }
             return Next::Stay;
         };
@@ -99,7 +94,10 @@ impl Leader {
                 };
                 Next::Stay
             }
-            Relief::Sought { .. } => Next::Follow(Reason::SlowDisk { age_ticks }),
+            Relief::Sought { .. } if core.disk.is_unfit() => Next::Follow(Reason::Unfit),
+            Relief::Sought { .. } => Next::Follow(Reason::SlowDisk {
+                age_ticks: core.disk.age_ticks(),
+            }),
         }
     }
 
@@ -109,10 +107,7 @@ impl Leader {
         if self.transfer_target().is_some() {
             return;
         }
-        core.event(Event::SlowDisk {
-            age_ticks: core.disk.age_ticks(),
-            successor: Some(to),
-        });
+        core.event(why_relieved(core, Some(to)));
         self.begin_transfer(core, Some(to))
             .expect("a voter, and no other transfer");
         self.relief = Relief::Sought { elapsed: 0 };
@@ -122,6 +117,16 @@ impl Leader {
     /// first, also if the transfer succeeded.
     pub(super) fn leaves_elections_to_others(&self) -> bool {
         matches!(self.relief, Relief::Sought { .. })
+    }
+}
+
+fn why_relieved<S: Storage>(core: &Core<S>, successor: Option<NodeId>) -> Event {
+    match core.disk.is_unfit() {
+        true => Event::Unfit { successor },
+        false => Event::SlowDisk {
+            age_ticks: core.disk.age_ticks(),
+            successor,
+        },
     }
 }
 

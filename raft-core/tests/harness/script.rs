@@ -338,6 +338,8 @@ fn disturb(cluster: &mut Cluster, verb: &str, words: &[&str]) -> Result<bool, St
             let age = number(words.get(1))? as u32;
             cluster.node(node(words.first())?).report_sync_age(age);
         }
+        "unfit" => cluster.node(node(words.first())?).report_fit(false),
+        "fit" => cluster.node(node(words.first())?).report_fit(true),
         "hold-disk" => cluster.member(node(words.first())?).watch.is_held = true,
         "free-disk" => cluster.member(node(words.first())?).watch.is_held = false,
         "hold-apply" => cluster.member(node(words.first())?).holds_apply = true,
