@@ -15,28 +15,34 @@
 //! ```
 
 mod admin;
+mod answers;
+mod applying;
+mod internal;
 mod members;
+mod positions;
 mod reads;
 mod repair;
 mod snapshotting;
 mod space;
 mod status;
+mod suspicion;
 mod syncs;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft_core::{
-    Entry, EntryId, EntryKind, Envelope, Fetch, LogIndex, Node, NodeId, PersistId, Ready, Role,
-    Storage as _, Term,
+    Entry, EntryId, Envelope, Fetch, LogIndex, Node, NodeId, PersistId, Ready, Role, Storage as _,
+    Term,
 };
 
 use crate::kv::auth::Principal;
 use crate::kv::limits::CommandLimits;
-use crate::kv::store::{Applied, Store};
+use crate::kv::store::Store;
 use crate::log_cache::LogCache;
 use crate::log_worker::{LogJob, LogReport};
-use crate::wire::client::{MemberAddress, Quorum, Refusal, RequestFrame, Response, ResponseFrame};
+use crate::snapshots::Suspect;
+use crate::wire::client::{MemberAddress, RequestFrame, ResponseFrame};
 use crate::wire::peer::PeerMessage;
 
 pub use self::snapshotting::{SnapshotOrder, StagedSnapshot};
@@ -50,6 +56,10 @@ pub struct ClientId(pub u64);
 ///
 /// Timeouts are counted in ticks, so this is also their resolution; at 10 ms an idle node wakes a hundred times a second.
 pub const TICK_MS: u64 = 10;
+
+/// Entries between two positions of the log at which replicas compare their state, unless a test says otherwise. All members must
+/// use the same, or they have fewer positions in common.
+pub const HASH_EVERY: u64 = 4096;
 
 /// Bounds and identity of one driver.
 #[derive(Clone, Debug)]
@@ -75,6 +85,8 @@ pub struct DriverOptions {
     pub limits: CommandLimits,
     /// Bytes applied since the last snapshot after which the next one is written.
     pub snapshot_every_bytes: u64,
+    /// Entries between two positions at which replicas compare their state; at least two. See [`HASH_EVERY`].
+    pub hash_every: u64,
 }
 
 /// What happened outside.
@@ -95,6 +107,8 @@ pub enum Event {
         peer: NodeId,
         /// How often the peer has started; grows with each of its lives.
         boot_counter: u64,
+        /// The newest protocol version that it speaks, as it said in the handshake.
+        protocol: u16,
     },
     /// The link to a peer is gone.
     PeerDown {
@@ -135,6 +149,10 @@ pub enum Event {
         /// Whether the receiver has confirmed all of it.
         outcome: raft_core::SnapshotOutcome,
     },
+    /// An answer to [`Effect::Distrust`]: whether the mark is durable.
+    Distrusted(bool),
+    /// An answer to [`Effect::Trust`]: whether that is so, durably.
+    Trusted(bool),
     /// The snapshot of this entry, which was to be sent, is damaged. Comes before the [`Event::SnapshotSent`] that says so.
     SnapshotRotten(EntryId),
     /// What the shell knows of the machine, for `status`.
@@ -192,6 +210,11 @@ pub enum Effect {
         /// The number under which the shell staged it.
         ticket: u64,
     },
+    /// Mark the snapshot directory as suspect: this node's state is not that of the majority.
+    Distrust(Suspect),
+    /// The state was rebuilt from the snapshot that ends with this entry, which is in the snapshot directory: remove all older
+    /// ones, and then the mark.
+    Trust(EntryId),
     /// Something worth a line in the log or a place on a timeline.
     Observe(raft_core::Event),
     /// A committed entry was made by a newer program. This node must stop at once, before it applies anything else, and
@@ -233,6 +256,9 @@ pub struct Driver {
     reads: reads::Reads,
     members: members::Members,
     snapshots: snapshotting::Snapshots,
+    positions: positions::Positions,
+    /// The state of this node is not that of the majority.
+    suspicion: Option<suspicion::Suspicion>,
     space: space::LogSpace,
     syncs: syncs::Syncs,
     facts: Facts,
@@ -276,6 +302,8 @@ impl Driver {
             reads: reads::Reads::default(),
             members: members::Members::default(),
             snapshots: snapshotting::Snapshots::new(node.storage().snapshot()),
+            positions: positions::Positions::new(options.hash_every),
+            suspicion: None,
             space: space::LogSpace::new(log),
             syncs: syncs::Syncs::default(),
             facts: Facts::default(),
@@ -288,6 +316,12 @@ impl Driver {
         }
     }
 
+    /// Flips a bit in a value of the store: for tests of what finds it. False if there is no such value.
+    #[doc(hidden)]
+    pub fn rot(&mut self, key: &[u8]) -> bool {
+        self.store.rot(key)
+    }
+
     /// Takes one event in. Call [`Driver::turn`] after everything that waits has been taken.
     pub fn handle(&mut self, event: Event) {
         if self.halted {
@@ -296,7 +330,14 @@ impl Driver {
         match event {
             Event::Tick => self.handle_tick(),
             Event::Peer { from, message } => self.handle_peer(from, message),
-            Event::PeerUp { peer, boot_counter } => self.handle_peer_up(peer, boot_counter),
+            Event::PeerUp {
+                peer,
+                boot_counter,
+                protocol,
+            } => {
+                self.positions.note_protocol(peer, protocol);
+                self.handle_peer_up(peer, boot_counter);
+            }
             Event::PeerDown { peer } => self.handle_peer_down(peer),
             Event::Request {
                 client,
@@ -314,6 +355,8 @@ impl Driver {
                 entries: None,
             } => self.node.on_fetch_failed(fetch),
             Event::Faulty(indexes) => self.handle_faulty(&indexes),
+            Event::Distrusted(done) => self.handle_distrusted(done),
+            Event::Trusted(done) => self.handle_trusted(done),
             Event::SnapshotRotten(id) => self.handle_snapshot_rotten(id),
             Event::SnapshotWritten(written) => self.handle_snapshot_written(written),
             Event::SnapshotStaged(staged) => self.handle_snapshot_staged(*staged),
@@ -334,6 +377,8 @@ impl Driver {
         if !self.halted {
             self.answer_reads();
             self.maybe_write_snapshot();
+            self.report_position();
+            self.advance_suspicion();
             self.tell_members();
             self.maybe_stop();
         }
@@ -347,7 +392,7 @@ impl Driver {
                 let ready = self.node.ready();
                 self.carry_out(ready);
             }
-            if !self.advance_members() {
+            if !self.advance_members() && !self.propose_hash() {
                 return;
             }
         }
@@ -387,6 +432,7 @@ impl Driver {
         self.expire_writes();
         self.expire_reads();
         self.expire_members();
+        self.watch_reports();
         self.note_commit();
     }
 
@@ -404,6 +450,10 @@ impl Driver {
             } => self.handle_forward(from, request, principal, write),
             PeerMessage::ForwardReply { request, response } => {
                 self.handle_forward_reply(from, request, response)
+            }
+            PeerMessage::StateHash(hash) => self.handle_state_hash(from, hash),
+            PeerMessage::StateAsk { agreed, covering } => {
+                self.handle_state_ask(from, agreed, covering)
             }
         }
     }
@@ -525,38 +575,8 @@ impl Driver {
             self.role = role;
             self.term = term;
             self.leadership_changed(before);
+            self.positions_leadership_changed();
         }
-    }
-
-    fn apply(&mut self, entries: Vec<Entry>) {
-        let Some(last) = entries.last().map(|entry| entry.index) else {
-            return;
-        };
-        for entry in entries {
-            self.snapshots.count(&entry);
-            match entry.kind {
-                EntryKind::Command => {
-                    let applied = self.store.apply(entry.index.0, &entry.payload);
-                    if let Applied::Refused(refusal) = &applied
-                        && refusal.must_stop()
-                    {
-                        self.halted = true;
-                        self.effects.push(Effect::Halt {
-                            index: entry.index,
-                            why: refusal.to_string(),
-                        });
-                        return;
-                    }
-                    self.note_member_edit(entry.index, entry.term, &applied);
-                    self.answer_write(entry.index, entry.term, applied);
-                }
-                EntryKind::Noop | EntryKind::Configuration => {
-                    self.store.skip(entry.index.0);
-                    self.reroute_displaced(entry.index);
-                }
-            }
-        }
-        self.node.on_applied(last);
     }
 
     /// Tells the log how far the commit index has come, so that a node that starts alone can serve local reads.
@@ -567,34 +587,6 @@ impl Driver {
         if commit > self.committed_noted {
             self.committed_noted = commit;
             self.effects.push(Effect::Log(LogJob::NoteCommit(commit)));
-        }
-    }
-
-    fn answer(&mut self, client: ClientId, id: u64, body: Response) {
-        self.effects.push(Effect::Answer {
-            client,
-            frame: ResponseFrame { id, body },
-        });
-    }
-
-    fn refuse(&mut self, client: ClientId, id: u64, refusal: Refusal) {
-        self.answer(client, id, Response::Refused(refusal));
-    }
-
-    fn no_leader(&self) -> Refusal {
-        if self.is_removed() {
-            return Refusal::NoLeader {
-                detail: "this node was removed from the cluster".into(),
-            };
-        }
-        let Quorum {
-            voters,
-            quorum,
-            reachable,
-            ..
-        } = self.quorum_of(self.node.configuration());
-        Refusal::NoLeader {
-            detail: format!("{reachable} of {voters} voters have a link here, quorum is {quorum}"),
         }
     }
 }

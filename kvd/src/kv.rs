@@ -48,6 +48,8 @@ pub mod session;
 #[cfg(feature = "server")]
 pub mod snapshot;
 #[cfg(feature = "server")]
+pub mod state_hash;
+#[cfg(feature = "server")]
 pub mod store;
 
 pub(crate) mod bounded;

@@ -38,7 +38,8 @@ use crate::kv::limits::StoreLimits;
 use crate::kv::store::Store;
 use crate::log_cache::LogCache;
 use crate::snapshots::{
-    Loaded, RECEIVED_BYTES_MAX, Rotten, SnapshotDir, SnapshotDirError, SnapshotOptions, meta_of,
+    Loaded, RECEIVED_BYTES_MAX, Rotten, SnapshotDir, SnapshotDirError, SnapshotOptions, Suspect,
+    meta_of,
 };
 use crate::wire::client::MemberAddress;
 
@@ -70,6 +71,8 @@ pub struct Recovered<F: Fs> {
     pub store: Store,
     /// The snapshots.
     pub snapshots: SnapshotDir<F>,
+    /// The state is not that of the majority: it must not be shown, and is to be rebuilt from a peer.
+    pub suspect: Option<Suspect>,
     /// What was found.
     pub opened: Findings,
 }
@@ -187,11 +190,13 @@ pub fn recover<F: Fs>(
     let id = snapshot.as_ref().map(|meta| meta.id);
     let covered = purge_covered(&mut wal, &log.faulty, id.unwrap_or_default())?;
     let Filled { cache, faulty } = fill_cache(&wal, &log, snapshot, options)?;
+    let suspect = snapshots.suspect()?;
     Ok(Recovered {
         wal,
         cache,
         store,
         snapshots,
+        suspect,
         opened: Findings {
             log,
             snapshot: id,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  N.tmp                     being written or received; a crash leaves it, and the next open removes it
+//!  suspect                   a mark: the state of this node is not to be trusted, nor are its snapshots
 //!  snapshot-INDEX-TERM       complete, read back and durable: written --> synced --> read back --> renamed --> named durably
 //! ```
 //!
@@ -18,6 +19,7 @@ mod file;
 mod load;
 mod receive;
 mod send;
+mod suspect;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ use self::file::{Draft, Known, read_back};
 pub use self::load::{Loaded, Rotten};
 pub use self::receive::Incoming;
 pub use self::send::Outgoing;
+pub use self::suspect::Suspect;
 use crate::driver::{SnapshotOrder, WrittenSnapshot};
 use crate::kv::snapshot::{SnapshotContext, SnapshotHeader, SnapshotWriter};
 use crate::kv::store::Store;
@@ -107,6 +110,8 @@ struct State {
     /// The newest snapshot that was written here or that this node was started from.
     horizon: u64,
     next_temporary: u64,
+    /// None of the files may be shown to anybody.
+    suspect: bool,
     poisoned: bool,
 }
 
@@ -178,6 +183,8 @@ impl<F: Fs> SnapshotDir<F> {
         // The last process may have died between giving a file its name and making the name durable. What is seen here is
         // relied on: without this, n1 would install the snapshot at 60, forget its log, lose power, and have neither.
         opened.sync_names()?;
+        let suspect = opened.suspect()?.is_some();
+        opened.state().suspect = suspect;
         Ok(opened)
     }
 

@@ -117,7 +117,10 @@ impl Status {
                 Err(found) => warnings.push(format!(
                     "warning: {name}: {found}; journalctl -u kvd on that machine says why"
                 )),
-                Ok(status) => warnings.extend(storage_warning(name, status)),
+                Ok(status) => {
+                    warnings.extend(storage_warning(name, status));
+                    warnings.extend(state_warning(name, status));
+                }
             }
         }
         if self.summary.leader.is_none() {
@@ -141,6 +144,11 @@ fn storage_warning(name: &str, status: &NodeStatus) -> Option<String> {
         "warning: {name}: storage is {}{how}",
         state.as_str()
     ))
+}
+
+fn state_warning(name: &str, status: &NodeStatus) -> Option<String> {
+    let alarm = status.state_hash.alarm.as_ref()?;
+    Some(format!("warning: {name}: {alarm}"))
 }
 
 fn row(node: &NodeReport) -> Vec<String> {
@@ -300,6 +308,17 @@ mod tests {
         assert_eq!(json["cluster"]["healthy"], json!(true));
         assert_eq!(json["nodes"][2]["reachable"], json!(false));
         assert_eq!(json["nodes"][0]["reachable"], json!(true));
+    }
+
+    #[test]
+    fn node_whose_state_differs_says_so() {
+        let mut differs = node("n2", NodeRole::Follower, 3);
+        let status = differs.status.as_mut().unwrap();
+        status.state_hash.alarm = Some("the state of this node differs".to_owned());
+        let status = self::status(vec![node("n1", NodeRole::Leader, 3), differs]);
+        let human = String::from_utf8(status.human()).unwrap();
+        let expected = "warning: n2: the state of this node differs";
+        assert!(human.contains(expected), "{human}");
     }
 
     #[test]

@@ -33,6 +33,9 @@ impl Driver {
             self.refuse(client, id, Refusal::NotAuthorised { why });
             return;
         }
+        if let Some(refusal) = self.out_of_service(&body) {
+            return self.refuse(client, id, refusal);
+        }
         match body {
             Request::Hello { version, program } => self.answer_hello(client, id, version, &program),
             Request::OpenSession { name } => self.handle_open_session(client, id, principal, name),
@@ -144,6 +147,7 @@ impl Driver {
         if let Some(repair) = self.repair_progress() {
             reasons.push(repair.to_string());
         }
+        reasons.extend(self.suspicion_text());
         if self.stopping.is_some() {
             reasons.push("the node is stopping".into());
         }

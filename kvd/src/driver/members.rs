@@ -18,12 +18,10 @@ mod reconcile;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use raft_core::{Configuration, ConfigurationChange, EntryId, LogIndex, NodeId, Proposal, Term};
+use raft_core::{Configuration, ConfigurationChange, EntryId, LogIndex, NodeId, Term};
 
 use super::{ClientId, Driver, Effect};
-use crate::kv::auth::{Principal, Role};
-use crate::kv::command::{Command, command_crc};
-use crate::kv::envelope::{Envelope, SessionRef};
+use crate::kv::command::Command;
 use crate::kv::members::{MemberState, MemberUpdate};
 use crate::kv::store::Applied;
 use crate::wire::client::{MemberAddress, MemberChange, MemberLine, Quorum, Refusal, Response};
@@ -156,34 +154,12 @@ impl Driver {
 
     /// Proposes a change of the table.
     fn propose_update(&mut self, update: MemberUpdate) -> Result<EntryId, Refusal> {
-        let command = Command::Members(update).encode();
-        let principal = Principal::new(Role::Internal, self.options.name.clone());
-        let payload = Envelope {
-            principal: principal.borrowed(),
-            session: SessionRef::None,
-            sequence: 0,
-            done_below: 0,
-            log_time_ms: self.log_time_ms(),
-            command_crc: command_crc(&command),
-            command: &command,
-        }
-        .encode();
-        let proposal = self.sealed(payload);
-        let entry = self
-            .node
-            .propose(vec![proposal])
-            .map_err(|error| Refusal::MembersBusy {
-                why: error.to_string(),
-            })?;
+        let proposed = self.propose_internal(&Command::Members(update));
+        let entry = proposed.map_err(|error| Refusal::MembersBusy {
+            why: error.to_string(),
+        })?;
         self.members.edit = Some(entry);
         Ok(entry)
-    }
-
-    fn sealed(&mut self, payload: bytes::Bytes) -> Proposal {
-        self.space
-            .propose(payload.len() as u64 + super::space::ENTRY_OVERHEAD_BYTES);
-        let checksum = raft_log::record::payload_checksum(self.options.cluster, &payload);
-        Proposal { payload, checksum }
     }
 
     /// Plans, checks and proposes a configuration.
@@ -213,6 +189,9 @@ impl Driver {
         }
         if !self.is_leader() {
             return self.take_asked();
+        }
+        if self.suspicion.is_some() {
+            return self.leave_joint(); // All else needs the table, which may be wrong.
         }
         self.take_asked() || self.leave_joint() || self.advance_job() || self.reconcile_members()
     }

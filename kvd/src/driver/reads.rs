@@ -204,6 +204,20 @@ impl Driver {
         }
     }
 
+    /// The state of this node is suspect: no read is answered from it.
+    pub(super) fn give_up_reads(&mut self) {
+        let reads = &mut self.reads;
+        let mut open = std::mem::take(&mut reads.waiting);
+        let rounds = std::mem::take(&mut reads.asked).into_values();
+        open.extend(rounds.flat_map(|round| round.reads));
+        open.extend(std::mem::take(&mut reads.confirmed).into_values().flatten());
+        for read in open {
+            self.reads.count -= 1;
+            let refusal = self.elsewhere();
+            self.refuse(read.client, read.id, refusal);
+        }
+    }
+
     /// Refuses the reads whose time is over, and asks again where a round's messages were lost.
     pub(super) fn expire_reads(&mut self) {
         if self.reads.count == 0 {

@@ -94,6 +94,16 @@ impl Snapshots {
         self.accepted = offered;
     }
 
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing
+    }
+
+    /// The state is now that of another node's snapshot.
+    pub(super) fn restart_at(&mut self, id: EntryId) {
+        self.applied_term = id.term;
+        self.bytes_since = 0;
+    }
+
     pub(super) fn count(&mut self, entry: &Entry) {
         self.bytes_since += entry.payload.len() as u64 + STORED_OVERHEAD_BYTES;
         self.applied_term = entry.term;
@@ -112,6 +122,10 @@ impl Driver {
     /// room, see `docs/design/008`.
     pub(super) fn maybe_write_snapshot(&mut self) {
         let applied = LogIndex(self.store.applied_index());
+        // A state that is suspect, or ahead of what is committed here since it was rebuilt.
+        if self.suspicion.is_some() || applied > self.node.commit_index() {
+            return;
+        }
         // A log without room holds up every write, and with them the bytes that would make a snapshot due.
         let starved =
             self.space.is_starved(self.now) && self.node.storage().first_index() <= applied;
@@ -162,7 +176,7 @@ impl Driver {
             self.snapshots.not_before = self.now + RETRY_TICKS;
             return;
         };
-        if written.meta.id.index < self.snapshots.newest {
+        if written.meta.id.index < self.snapshots.newest || self.suspicion.is_some() {
             return;
         }
         self.snapshots.newest = written.meta.id.index;
@@ -186,7 +200,9 @@ impl Driver {
             tracing::info!(%rejected, "snapshot not needed");
         }
         self.run_core();
-        self.snapshots.offered = None;
+        if let Some(declined) = self.snapshots.offered.take() {
+            self.maybe_rebuild(declined);
+        }
         self.effects.push(Effect::SnapshotTaken { ticket });
     }
 

@@ -61,6 +61,10 @@ impl Driver {
             state_hash: StateHash {
                 applied: self.store.applied_index(),
                 hash: format!("{:016x}", self.store.hash()),
+                agreed: self.positions.agreed(),
+                alarm: self
+                    .suspicion_text()
+                    .or_else(|| self.positions.alarm().cloned()),
             },
             certificate_expires: self.facts.certificate_expires.clone(),
             uptime_s: self.now * TICK_MS / 1000,
@@ -73,7 +77,7 @@ impl Driver {
         StorageStatus {
             state: if self.space.is_full() {
                 StorageState::Full
-            } else if self.node.status().repair.is_some() {
+            } else if self.node.status().repair.is_some() || self.suspicion.is_some() {
                 StorageState::Repairing
             } else {
                 StorageState::Ok

@@ -11,6 +11,8 @@
 //! A ticket with a session may be sent again at any time, because the session table makes the repetition harmless. One
 //! without a session is sent again only when it is certain that the first attempt had no effect.
 
+mod giving_up;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -135,7 +137,9 @@ impl Driver {
             node: from,
             request,
         };
-        if self.is_leader() {
+        if self.suspicion.is_some() {
+            self.conclude(origin, Response::Refused(self.elsewhere()));
+        } else if self.is_leader() {
             self.take_or_refuse(origin, principal, write);
         } else {
             // Passing it on again could go round in circles.
@@ -193,10 +197,7 @@ impl Driver {
         let command = Command::decode(&write.command).map_err(|error| Refusal::BadRequest {
             why: error.to_string(),
         })?;
-        if let Command::Members(_) = command {
-            let why = "the table of members is edited by the cluster itself".into();
-            return Err(Refusal::NotAuthorised { why });
-        }
+        giving_up::check_issuer(&command)?;
         limits::check(&self.options.limits, &command)?;
         Ok(())
     }

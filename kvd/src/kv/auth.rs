@@ -88,6 +88,8 @@ pub enum Operation {
     Status,
     /// Change how the cluster runs: leadership, log, members.
     Operate,
+    /// Say what the state of a majority is. Leaders do it from what the voters report, and nobody else does.
+    AgreeOnState,
     /// Change the replicated table of members. It must fit the configuration, so a leader does it on behalf of those who
     /// may operate, and nobody else does.
     EditMembers,
@@ -101,6 +103,7 @@ impl Operation {
             Operation::Write => "write",
             Operation::Status => "see the state of the cluster",
             Operation::Operate => "change how the cluster runs",
+            Operation::AgreeOnState => "say what the state is",
             Operation::EditMembers => "edit the table of members",
         }
     }
@@ -110,7 +113,7 @@ impl Operation {
 pub fn may(principal: PrincipalRef<'_>, operation: Operation) -> bool {
     match (principal.role, operation) {
         (Role::Internal, _) => true,
-        (_, Operation::EditMembers) => false,
+        (_, Operation::EditMembers | Operation::AgreeOnState) => false,
         (Role::Admin, _) => true,
         (Role::Client | Role::Http, Operation::Read | Operation::Write | Operation::Status) => true,
         (Role::Client | Role::Http, Operation::Operate) => false,
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn only_administrators_and_the_cluster_itself_operate() {
-        use Operation::{EditMembers, Operate, Read, Status, Write};
+        use Operation::{AgreeOnState, EditMembers, Operate, Read, Status, Write};
         for (role, operates) in [
             (Role::Client, false),
             (Role::Http, false),
@@ -138,7 +141,9 @@ mod tests {
                 "{role:?}"
             );
             assert_eq!(may(who, Operate), operates, "{role:?}");
-            assert_eq!(may(who, EditMembers), role == Role::Internal, "{role:?}");
+            for reserved in [EditMembers, AgreeOnState] {
+                assert_eq!(may(who, reserved), role == Role::Internal, "{role:?}");
+            }
         }
     }
 }

@@ -16,11 +16,17 @@ use super::members::MemberUpdate;
 pub(crate) mod tests;
 
 /// Version of the encoding of a [`Command`].
-pub const COMMAND_VERSION: u8 = 2;
+pub const COMMAND_VERSION: u8 = 3;
 
 /// Version of the commands that every program knows. All others are encoded in the version that brought them, so that an
 /// older program stops at them by their version instead of passing over them as malformed, which would make two histories.
 const FIRST_VERSION: u8 = 1;
+
+/// Version that brought [`Command::Members`].
+const MEMBERS_VERSION: u8 = 2;
+
+/// Version that brought [`Command::StateHash`].
+pub(crate) const STATE_HASH_VERSION: u8 = 3;
 
 /// The most elements any list of a transaction may have; beyond it the bytes are malformed. The limit that a cluster
 /// applies is lower.
@@ -230,6 +236,20 @@ pub enum Command {
     KeepAlive,
     /// Changes the table of members. Only the cluster itself issues it. Version 2.
     Members(MemberUpdate),
+    /// Says what a majority of the voters found their state to be, so that a replica that found another one takes itself out.
+    /// Changes nothing. Only the cluster itself issues it. Version 3.
+    StateHash(HashAt),
+}
+
+/// What the state is at one position of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct HashAt {
+    /// The last entry in it.
+    pub index: u64,
+    /// Kind of `hash`.
+    pub algorithm: u8,
+    /// The hash.
+    pub hash: u64,
 }
 
 impl Command {
@@ -244,7 +264,8 @@ impl Command {
             Command::Op(_) | Command::Txn(_) | Command::CloseSession | Command::KeepAlive => {
                 FIRST_VERSION
             }
-            Command::Members(_) => COMMAND_VERSION,
+            Command::Members(_) => MEMBERS_VERSION,
+            Command::StateHash(_) => STATE_HASH_VERSION,
         }
     }
 

@@ -68,7 +68,10 @@ pub fn check(limits: &CommandLimits, command: &Command) -> Result<(), LimitError
     match command {
         Command::Op(op) => limits.check_op(op),
         Command::Txn(txn) => limits.check_txn(txn),
-        Command::CloseSession | Command::KeepAlive | Command::Members(_) => Ok(()),
+        Command::CloseSession
+        | Command::KeepAlive
+        | Command::Members(_)
+        | Command::StateHash(_) => Ok(()),
     }
 }
 

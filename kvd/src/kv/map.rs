@@ -172,6 +172,11 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         Iter::new(&self.root, start)
     }
 
+    /// The elements from the one on that so many lie before, in order. Walks one path to get there.
+    pub fn iter_at(&self, before: usize) -> Iter<'_, K, V> {
+        Iter::at(&self.root, before)
+    }
+
     /// The first element.
     pub fn first(&self) -> Option<(&K, &V)> {
         self.iter().next()

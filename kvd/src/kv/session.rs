@@ -126,6 +126,16 @@ impl SessionTable {
         self.kept_bytes
     }
 
+    /// All of them.
+    pub(crate) fn by_id(&self) -> &CowMap<u64, Arc<Session>> {
+        &self.by_id
+    }
+
+    #[cfg(test)]
+    pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut Arc<Session>> {
+        self.by_id.get_mut(&id)
+    }
+
     /// The sessions with an id above this one, in order.
     pub(crate) fn iter_after(&self, id: u64) -> impl Iterator<Item = (u64, &Session)> {
         self.by_id

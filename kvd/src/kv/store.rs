@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use super::auth::{self, Operation};
 use super::codec::DecodeError;
-use super::command::{Command, CommandResult, OpResult, RangeQuery, RangeResult, command_crc};
+use super::command::{
+    Command, CommandResult, HashAt, OpResult, RangeQuery, RangeResult, command_crc,
+};
 use super::envelope::Envelope;
 use super::hash::{Hasher, content_hash};
 use super::limits::{self, LimitError, StoreLimits};
@@ -163,6 +165,8 @@ pub struct Store {
     pub(super) data: Data,
     pub(super) sessions: SessionTable,
     pub(super) members: MemberTable,
+    /// What a majority found at an earlier position. No part of the state: a snapshot does not carry it.
+    pub(super) agreed: Option<HashAt>,
 }
 
 impl Store {
@@ -177,6 +181,7 @@ impl Store {
             data: Data::new(),
             sessions: SessionTable::default(),
             members: MemberTable::default(),
+            agreed: None,
         }
     }
 
@@ -243,6 +248,12 @@ impl Store {
                 return Err(ApplyRefusal::NotAuthorised);
             }
             self.members.apply(index, update)?;
+        }
+        if let Command::StateHash(agreed) = &command {
+            if !auth::may(envelope.principal, Operation::AgreeOnState) {
+                return Err(ApplyRefusal::NotAuthorised);
+            }
+            self.agreed = Some(*agreed);
         }
 
         let now_ms = self.log_time_ms;
@@ -336,6 +347,26 @@ impl Store {
         self.hash
     }
 
+    /// The newest [`Command::StateHash`] that was applied to this store since it was made or read from a snapshot.
+    pub fn agreed(&self) -> Option<HashAt> {
+        self.agreed
+    }
+
+    /// Flips a bit in the value of a key, as bad memory does: for tests of what finds it. False if there is no such value.
+    #[doc(hidden)]
+    pub fn rot(&mut self, key: &[u8]) -> bool {
+        let Some(record) = self.data.get_mut(key) else {
+            return false;
+        };
+        let mut value = record.value.to_vec();
+        let Some(last) = value.last_mut() else {
+            return false;
+        };
+        *last ^= 1;
+        record.value = value.into();
+        true
+    }
+
     /// Number of keys.
     pub fn key_count(&self) -> usize {
         self.data.len()
@@ -356,11 +387,14 @@ impl Store {
 fn check_sequence(envelope: &Envelope<'_>, command: &Command) -> Result<(), ApplyRefusal> {
     use super::envelope::SessionRef;
     let sound = match (envelope.session, command) {
-        (SessionRef::None, Command::Op(_) | Command::Txn(_) | Command::Members(_)) => {
-            envelope.sequence == 0 && envelope.done_below == 0
-        }
+        (
+            SessionRef::None,
+            Command::Op(_) | Command::Txn(_) | Command::Members(_) | Command::StateHash(_),
+        ) => envelope.sequence == 0 && envelope.done_below == 0,
         (SessionRef::None, Command::CloseSession | Command::KeepAlive) => false,
-        (SessionRef::Id(_) | SessionRef::Named(_), Command::Members(_)) => false,
+        (SessionRef::Id(_) | SessionRef::Named(_), Command::Members(_) | Command::StateHash(_)) => {
+            false
+        }
         (SessionRef::Id(_) | SessionRef::Named(_), Command::KeepAlive) => envelope.sequence == 0,
         (
             SessionRef::Id(_) | SessionRef::Named(_),

@@ -208,7 +208,10 @@ pub(crate) fn run(
             let succeeded = txn.compare.iter().all(|compare| holds(data, compare));
             (succeeded, if succeeded { txn.then } else { txn.otherwise })
         }
-        Command::CloseSession | Command::KeepAlive | Command::Members(_) => (true, Vec::new()),
+        Command::CloseSession
+        | Command::KeepAlive
+        | Command::Members(_)
+        | Command::StateHash(_) => (true, Vec::new()),
     };
     let undo = (ops.len() > 1).then(Vec::new);
     let room = Room::new(limits);

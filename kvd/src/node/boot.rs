@@ -6,7 +6,7 @@ use raft_log::{Binding, Options, Reader, WalError};
 use raft_net::{Credentials, EndpointOptions, Hello, Identity as CertificateIdentity, PeerAddress};
 
 use crate::config::Config;
-use crate::driver::{Driver, DriverOptions, TICK_MS};
+use crate::driver::{Driver, DriverOptions, HASH_EVERY, TICK_MS};
 use crate::exit::{ExitCode, Failure};
 use crate::identity::Identity;
 use crate::kv::limits::CommandLimits;
@@ -15,9 +15,7 @@ use crate::log_worker::LogWorker;
 use crate::recover::{RecoverOptions, recover};
 use crate::snapshots::SnapshotDir;
 use crate::wire::client::MemberAddress;
-
-/// Version of the peer protocol that this program speaks at most.
-const PEER_VERSION: u16 = 1;
+use crate::wire::peer::PEER_VERSION;
 
 /// Requests that may wait for an answer on one node.
 const WAITING_COUNT_MAX: usize = 65_536;
@@ -75,12 +73,15 @@ pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
     }
     let core = raft_core::Node::new(core_config(config, node, fs.random_u64()), recovered.cache)
         .map_err(|error| Failure::new(ExitCode::Configuration, error))?;
-    let driver = Driver::new(
+    let mut driver = Driver::new(
         driver_options(config, &identity, boot_counter),
         core,
         recovered.store,
         &space,
     );
+    if let Some(suspect) = recovered.suspect {
+        driver.start_suspect(suspect);
+    }
     Ok(Booted {
         cluster,
         hello: Hello {
@@ -89,7 +90,7 @@ pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
             boot_counter,
             boot_id,
             cluster_epoch: identity.epoch(),
-            version: PEER_VERSION,
+            version: u16::from(PEER_VERSION),
         },
         endpoint_options: endpoint_options(config),
         peers: peers(&identity),
@@ -179,6 +180,7 @@ fn driver_options(config: &Config, identity: &Identity<OsFs>, boot_counter: u64)
             txn_ops: config.limits.txn_ops,
         },
         snapshot_every_bytes: snapshot_every_bytes(config),
+        hash_every: HASH_EVERY,
     }
 }
 

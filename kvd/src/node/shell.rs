@@ -267,6 +267,7 @@ impl Shell {
                 self.driver.handle(Event::PeerUp {
                     peer: NodeId(id),
                     boot_counter: hello.boot_counter,
+                    protocol: hello.version,
                 });
             }
             NetEvent::PeerDown { id, reason } => {
@@ -380,6 +381,8 @@ impl Shell {
                         let _ = taken.send(());
                     }
                 }
+                Effect::Distrust(suspect) => self.tasks.distrust(suspect),
+                Effect::Trust(id) => self.tasks.trust(id),
                 Effect::Observe(event) => observe(&event),
                 Effect::Members { members, removed } => self.follow_members(&members, &removed),
                 Effect::Stopped => stopped = true,

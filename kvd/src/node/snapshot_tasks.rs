@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft_core::{Envelope, NodeId, SnapshotOutcome};
+use raft_core::{EntryId, Envelope, NodeId, SnapshotOutcome};
 use raft_log::fs::OsFs;
 use raft_net::{Endpoint, IncomingSnapshot};
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use super::log_thread::FromLog;
 use crate::driver::{Event, SnapshotOrder, StagedSnapshot};
 use crate::exit::Failure;
 use crate::log_worker::LogFailure;
-use crate::snapshots::{SnapshotDir, SnapshotDirError};
+use crate::snapshots::{SnapshotDir, SnapshotDirError, Suspect};
 use crate::wire::peer::{self, PeerMessage};
 
 /// Chunks read ahead of the network, or received ahead of the disk.
@@ -44,6 +44,35 @@ impl SnapshotTasks {
                 }
             };
             let _ = tasks.inbox.send(Event::SnapshotWritten(written)).await;
+        });
+    }
+
+    /// Marks all snapshots as suspect, and reports.
+    pub(super) fn distrust(&self, suspect: Suspect) {
+        self.change(Event::Distrusted, move |dir| dir.distrust(&suspect));
+    }
+
+    /// Relies on the snapshots again, from this one on, and reports.
+    pub(super) fn trust(&self, id: EntryId) {
+        self.change(Event::Trusted, move |dir| dir.trust_from(id));
+    }
+
+    fn change(
+        &self,
+        report: fn(bool) -> Event,
+        change: impl FnOnce(&SnapshotDir<OsFs>) -> Result<(), SnapshotDirError> + Send + 'static,
+    ) {
+        let tasks = self.clone();
+        tokio::spawn(async move {
+            let dir = tasks.dir.clone();
+            let changed = tokio::task::spawn_blocking(move || change(&dir)).await;
+            let changed = changed.expect("changing the directory does not panic");
+            if let Err(error) = &changed {
+                tracing::error!(%error, "the snapshot directory is as it was");
+                tasks.end_if_fatal(error);
+            }
+            // A loop that is gone has nothing left to do.
+            let _ = tasks.inbox.send(report(changed.is_ok())).await;
         });
     }
 

@@ -65,6 +65,12 @@ pub enum SnapshotDirError {
         /// The file.
         file: PathBuf,
     },
+    /// The state of this node is not that of the majority, so none of its snapshots is sent.
+    #[error("the snapshots in {} are not to be trusted", dir.display())]
+    Suspect {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// There is no snapshot of this index, or none at all.
     #[error("no snapshot of index {index} in {}", dir.display())]
     NotFound {
@@ -179,7 +185,9 @@ impl From<&SnapshotDirError> for Failure {
             SnapshotDirError::NewerFormat { file, .. } => {
                 plain(ExitCode::FormatNewer).in_file(file)
             }
-            SnapshotDirError::NotFound { dir, .. } => plain(ExitCode::DataDamaged).in_file(dir),
+            SnapshotDirError::NotFound { dir, .. } | SnapshotDirError::Suspect { dir } => {
+                plain(ExitCode::DataDamaged).in_file(dir)
+            }
             SnapshotDirError::Refused { .. } | SnapshotDirError::TooLarge { .. } => {
                 plain(ExitCode::DataDamaged)
             }

@@ -62,6 +62,8 @@ impl<F: Fs> Outgoing<F> {
     }
 
     fn chunk(&mut self) -> Result<Bytes, SnapshotDirError> {
+        // It may have become suspect meanwhile: then the receiver must not get it to its end.
+        self.dir.check_trusted()?;
         let left = self.known.bytes - self.offset;
         let mut chunk = vec![0; left.min(CHUNK_BYTES as u64) as usize];
         let path = self.name.path(&self.dir.dir);

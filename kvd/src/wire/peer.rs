@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::head::RaftHead;
 use super::client::Response;
 use crate::kv::auth::{Principal, PrincipalRef};
+use crate::kv::command::{HashAt, STATE_HASH_VERSION};
 use crate::kv::envelope::SessionRef;
 use crate::kv::{DecodeError, codec};
 
@@ -23,8 +24,24 @@ mod head;
 #[cfg(test)]
 mod tests;
 
-/// Version of the encoding.
-pub const PEER_VERSION: u8 = 1;
+/// Newest version of the encoding; also what a node says in the handshake that it speaks.
+pub const PEER_VERSION: u8 = 2;
+
+/// Version of the messages that every program knows. All others are encoded in the version that brought them, so that an
+/// older program tells them from malformed ones.
+const FIRST_VERSION: u8 = 1;
+
+/// Version that brought [`PeerMessage::StateHash`] and [`PeerMessage::StateAsk`].
+const STATE_VERSION: u8 = 2;
+
+/// The newest commands that a node knows, by what it said in the handshake.
+pub fn command_version(protocol: u16) -> u8 {
+    if protocol < u16::from(STATE_VERSION) {
+        2
+    } else {
+        STATE_HASH_VERSION
+    }
+}
 
 /// What one node says to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +64,16 @@ pub enum PeerMessage {
         request: u64,
         /// The answer for the client.
         response: Response,
+    },
+    /// What the sender's state is at a position of the log: to the leader. Version 2.
+    StateHash(HashAt),
+    /// The sender's state differs from that of the majority, and it asks for a snapshot. To be answered only by a node whose
+    /// own state was that of the majority at that position or later. Version 2.
+    StateAsk {
+        /// What the majority has.
+        agreed: HashAt,
+        /// The snapshot must go so far.
+        covering: LogIndex,
     },
 }
 
@@ -142,6 +169,21 @@ enum Head<'a> {
         request: u64,
         response: Response,
     },
+    StateHash(HashAt),
+    StateAsk {
+        agreed: HashAt,
+        covering: u64,
+    },
+}
+
+impl Head<'_> {
+    /// The version that brought this kind of message.
+    fn version(&self) -> u8 {
+        match self {
+            Head::Raft(_) | Head::Forward { .. } | Head::ForwardReply { .. } => FIRST_VERSION,
+            Head::StateHash(_) | Head::StateAsk { .. } => STATE_VERSION,
+        }
+    }
 }
 
 /// The frame of a message, in parts to be sent one after the other.
@@ -167,7 +209,7 @@ pub fn encode(cluster: u32, message: &PeerMessage) -> Vec<Bytes> {
                 timeout_ms: write.timeout_ms,
             };
             vec![
-                codec::encode(PEER_VERSION, &head).into(),
+                codec::encode(head.version(), &head).into(),
                 write.command.clone(),
             ]
         }
@@ -176,14 +218,25 @@ pub fn encode(cluster: u32, message: &PeerMessage) -> Vec<Bytes> {
                 request: *request,
                 response: response.clone(),
             };
-            vec![codec::encode(PEER_VERSION, &head).into()]
+            vec![codec::encode(head.version(), &head).into()]
+        }
+        PeerMessage::StateHash(hash) => {
+            let head = Head::StateHash(*hash);
+            vec![codec::encode(head.version(), &head).into()]
+        }
+        PeerMessage::StateAsk { agreed, covering } => {
+            let head = Head::StateAsk {
+                agreed: *agreed,
+                covering: covering.0,
+            };
+            vec![codec::encode(head.version(), &head).into()]
         }
     }
 }
 
 /// The head and all record headers lie in one allocation; the payloads are shared, not copied.
 fn encode_entries(cluster: u32, head: &Head<'_>, entries: &[Entry]) -> Vec<Bytes> {
-    let mut heads = codec::encode(PEER_VERSION, head);
+    let mut heads = codec::encode(head.version(), head);
     let first = heads.len();
     for entry in entries {
         heads.extend_from_slice(&record::encode_header(cluster, &record_header(entry)));
@@ -219,6 +272,9 @@ fn record_header(entry: &Entry) -> RecordHeader {
 /// The frame is no message of this cluster that this program knows.
 pub fn decode(cluster: u32, frame: Bytes) -> Result<PeerMessage, WireError> {
     let (head, tail) = codec::decode_prefix::<Head<'_>>(PEER_VERSION, &frame)?;
+    if frame.first() != Some(&head.version()) {
+        return Err(DecodeError::Malformed.into());
+    }
     match head {
         Head::Raft(head) => {
             let entries = decode_entries(cluster, &frame, tail, head.entry_count())?;
@@ -252,6 +308,15 @@ pub fn decode(cluster: u32, frame: Bytes) -> Result<PeerMessage, WireError> {
         Head::ForwardReply { request, response } => {
             no_tail(tail)?;
             Ok(PeerMessage::ForwardReply { request, response })
+        }
+        Head::StateHash(hash) => {
+            no_tail(tail)?;
+            Ok(PeerMessage::StateHash(hash))
+        }
+        Head::StateAsk { agreed, covering } => {
+            no_tail(tail)?;
+            let covering = LogIndex(covering);
+            Ok(PeerMessage::StateAsk { agreed, covering })
         }
     }
 }

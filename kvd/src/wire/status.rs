@@ -51,7 +51,7 @@ pub enum StorageState {
     /// Sound.
     #[default]
     Ok,
-    /// Damaged entries are being fetched from peers.
+    /// Damaged entries are being fetched from peers, or a state that is not that of the majority is being rebuilt.
     Repairing,
     /// No space left: writes are refused.
     Full,
@@ -115,13 +115,19 @@ impl fmt::Display for RepairProgress {
     }
 }
 
-/// The rolling hash over everything applied. Equal on equal replicas at the same index.
+/// The rolling hash over everything applied, equal on equal replicas at the same index; and how replicas compare.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StateHash {
     /// Index of the last entry in it.
     pub applied: u64,
     /// 16 hexadecimal digits.
     pub hash: String,
+    /// The newest position of the log at which this node is known to have had the state of a majority of the voters; 0 if none
+    /// since it started.
+    pub agreed: u64,
+    /// What is wrong: on a node whose state is not that of the majority, from whom it is being rebuilt; on a leader, that no
+    /// majority has the same state.
+    pub alarm: Option<String>,
 }
 
 /// One node, as it sees itself.
@@ -198,7 +204,7 @@ mod tests {
             "storage": {
                 "state": "full", "log_bytes": 1, "sync_p50_us": 2, "sync_p99_us": 3, "disk_free_bytes": 4,
             },
-            "state_hash": {"applied": 9, "hash": "0123456789abcdef"},
+            "state_hash": {"applied": 9, "hash": "0123456789abcdef", "agreed": 8, "alarm": "no majority"},
             "certificate_expires": "2027-11-21T00:00:00Z", "uptime_s": 5, "version": "0.1.0",
             "repair": {"damaged": 3, "first": 17, "waiting_for": ["n2", "n3"]},
         });

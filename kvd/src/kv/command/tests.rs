@@ -65,6 +65,11 @@ fn samples() -> Vec<Command> {
         Command::CloseSession,
         Command::KeepAlive,
         Command::Members(members()),
+        Command::StateHash(HashAt {
+            index: 4096,
+            algorithm: 1,
+            hash: u64::MAX,
+        }),
     ]
 }
 
@@ -107,6 +112,20 @@ fn updates_of_members_are_newer_than_the_first_version() {
         1,
         "older programs know this"
     );
+}
+
+/// The same for the hash of a state: the version is that of the kind, and of no other.
+#[test]
+fn agreed_hashes_are_newer_than_updates_of_members() {
+    let agreed = HashAt {
+        index: 1,
+        algorithm: 1,
+        hash: 2,
+    };
+    let bytes = Command::StateHash(agreed).encode();
+    assert_eq!(bytes[0], 3);
+    let disguised = [&[2], &bytes[1..]].concat();
+    assert_eq!(Command::decode(&disguised), Err(DecodeError::Malformed));
 }
 
 /// One of each kind.
@@ -195,8 +214,8 @@ fn what_cannot_be_decoded_is_told_apart() {
     assert_eq!(Command::decode(b""), Err(DecodeError::Empty));
     assert_eq!(Command::decode(&[0, 0]), Err(DecodeError::Malformed));
     assert_eq!(
-        Command::decode(&[3, 0]),
-        Err(DecodeError::NewerVersion { found: 3, known: 2 })
+        Command::decode(&[4, 0]),
+        Err(DecodeError::NewerVersion { found: 4, known: 3 })
     );
     assert_eq!(Command::decode(&[1, 99]), Err(DecodeError::Malformed));
 }

@@ -42,6 +42,30 @@ impl<'a, K, V> Iter<'a, K, V> {
         }
     }
 
+    /// Starts behind the first `before` elements.
+    pub(super) fn at(root: &'a Node<K, V>, mut before: usize) -> Iter<'a, K, V> {
+        let mut path = Vec::new();
+        let mut node = root;
+        loop {
+            match node {
+                Node::Inner(inner) => {
+                    let mut child = 0;
+                    while child + 1 < inner.children.len() && inner.children[child].len() <= before
+                    {
+                        before -= inner.children[child].len();
+                        child += 1;
+                    }
+                    path.push((inner, child + 1));
+                    node = &inner.children[child];
+                }
+                Node::Leaf(leaf) => {
+                    let next = before.min(leaf.keys.len());
+                    return Iter { path, leaf, next };
+                }
+            }
+        }
+    }
+
     /// Goes to the next leaf; `false` if there is none.
     fn advance(&mut self) -> bool {
         while let Some((inner, child)) = self.path.last_mut() {

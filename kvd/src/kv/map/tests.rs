@@ -109,6 +109,9 @@ proptest! {
         for (map, model) in &clones {
             check(map);
             prop_assert!(map.iter().eq(model.iter()));
+            for before in (0..model.len() + 2).step_by(61) {
+                prop_assert!(map.iter_at(before).eq(model.iter().skip(before)));
+            }
             for key in (0..4200).step_by(173) {
                 prop_assert_eq!(map.get(&key), model.get(&key));
                 for bound in [Bound::Included(&key), Bound::Excluded(&key)] {

@@ -60,6 +60,12 @@ impl MemberTable {
         self.digest
     }
 
+    /// As [`MemberTable::digest`], from the records that are there.
+    pub(crate) fn recount(&self) -> u64 {
+        let hashes = self.iter().map(|(id, record)| record_hash(id, record));
+        hashes.fold(0, u64::wrapping_add)
+    }
+
     /// The members with their addresses.
     pub fn addresses(&self) -> Vec<MemberAddress> {
         let address = |(id, record): (u64, &MemberRecord)| MemberAddress {

@@ -255,6 +255,7 @@ fn the_digest_depends_on_nothing_but_the_records() {
     let edits = vec![join(5), join(4), state(4, MemberState::Voter)];
     other.apply(9, &update(edits)).unwrap();
     assert_eq!(one.digest(), other.digest());
+    assert_eq!(one.digest(), one.recount());
     other
         .apply(10, &update(vec![state(4, MemberState::Removed)]))
         .unwrap();

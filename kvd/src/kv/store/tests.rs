@@ -7,6 +7,7 @@ use super::super::limits::{CommandLimits, SessionLimits};
 use super::super::snapshot::{SnapshotContext, SnapshotReader, SnapshotWriter};
 use super::*;
 
+mod agreed;
 mod operations;
 mod replay;
 mod sessions;
@@ -90,6 +91,7 @@ impl Cluster {
         assert_eq!(replayed.hash(), self.replicas[0].hash());
         let bytes = snapshot(&replayed);
         let (_, loaded) = SnapshotReader::read(self.limits, &bytes).unwrap();
+        assert_eq!(replayed.state_hash(), loaded.state_hash());
         self.replicas = vec![replayed, loaded.clone(), loaded];
     }
 }

@@ -182,6 +182,8 @@ pub(crate) fn status() -> NodeStatus {
         state_hash: StateHash {
             applied: 9,
             hash: "0123456789abcdef".into(),
+            agreed: 8,
+            alarm: Some("no majority".into()),
         },
         certificate_expires: "2027-11-21T00:00:00Z".into(),
         uptime_s: 5,

@@ -152,6 +152,16 @@ fn samples() -> Vec<PeerMessage> {
         request: 12,
         response: Response::Refused(Refusal::NoSpace),
     });
+    let agreed = HashAt {
+        index: 4096,
+        algorithm: 1,
+        hash: u64::MAX,
+    };
+    samples.push(PeerMessage::StateHash(agreed));
+    samples.push(PeerMessage::StateAsk {
+        agreed,
+        covering: LogIndex(5000),
+    });
     samples
 }
 
@@ -266,7 +276,10 @@ fn cut_extended_and_unknown_frames_are_refused() {
         let whole = frame(&message);
         let command_bytes = match &message {
             PeerMessage::Forward { write, .. } => write.command.len(),
-            PeerMessage::Raft(_) | PeerMessage::ForwardReply { .. } => 0,
+            PeerMessage::Raft(_)
+            | PeerMessage::ForwardReply { .. }
+            | PeerMessage::StateHash(_)
+            | PeerMessage::StateAsk { .. } => 0,
         };
         // A forwarded command runs to the end of the frame: its own checksum covers it, see the store.
         for len in 0..whole.len() - command_bytes {
@@ -290,11 +303,41 @@ fn cut_extended_and_unknown_frames_are_refused() {
         decode(CLUSTER, Bytes::from_static(&[1, 99])),
         Err(DecodeError::Malformed.into())
     );
-    let newer = DecodeError::NewerVersion { found: 2, known: 1 };
+    let newer = DecodeError::NewerVersion { found: 3, known: 2 };
     assert_eq!(
-        decode(CLUSTER, Bytes::from_static(&[2, 0])),
+        decode(CLUSTER, Bytes::from_static(&[3, 0])),
         Err(newer.into())
     );
+}
+
+/// An older program refuses a message that it does not know by its version, so none may come in an older version; and no other
+/// in a newer one, which only older programs would refuse.
+#[test]
+fn a_message_has_the_version_that_brought_its_kind() {
+    for message in samples() {
+        let bytes = frame(&message);
+        let brought = match &message {
+            PeerMessage::StateHash(_) | PeerMessage::StateAsk { .. } => 2,
+            PeerMessage::Raft(_)
+            | PeerMessage::Forward { .. }
+            | PeerMessage::ForwardReply { .. } => 1,
+        };
+        assert_eq!(bytes[0], brought, "{message:?}");
+        let mut other = bytes.to_vec();
+        other[0] = 3 - brought;
+        assert_eq!(
+            decode(CLUSTER, other.into()),
+            Err(DecodeError::Malformed.into()),
+            "{message:?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_node_knows_follows_from_its_protocol_version() {
+    assert_eq!(command_version(1), 2);
+    assert_eq!(command_version(u16::from(PEER_VERSION)), 3);
+    assert_eq!(command_version(u16::MAX), 3);
 }
 
 proptest! {
