@@ -1,9 +1,8 @@
 //! What the driver makes of the lives of its peers.
 
-use kvd::driver::Event;
 use raft_core::{LogIndex, NodeId};
 
-use crate::world::World;
+use crate::world::{World, peer_up};
 
 /// How far the leader n1 knows the log of n2 to reach.
 fn matched_of_n2(world: &World) -> LogIndex {
@@ -14,8 +13,7 @@ fn matched_of_n2(world: &World) -> LogIndex {
 
 /// The link to n2 stands again, with the process that says so.
 fn link_to_n2(world: &mut World, boot_counter: u64) {
-    let peer = NodeId(2);
-    world.handle(1, Event::PeerUp { peer, boot_counter });
+    world.handle(1, peer_up(2, boot_counter));
 }
 
 /// What a peer acknowledged in its last life is not counted until it says so again; a link that only broke changes nothing.

@@ -13,7 +13,7 @@ use raft_core::{
     SnapshotAsk, Storage as _, Term,
 };
 
-use crate::world::{ET, Packet, World, Write, is_accepted, options, put};
+use crate::world::{ET, Packet, World, Write, is_accepted, options, peer_up, put};
 
 fn at(index: u64) -> EntryId {
     EntryId {
@@ -103,12 +103,8 @@ fn restart(world: &mut World, id: u64, faulty: &[FaultyEntry]) {
     member.driver = Driver::new(options, node, store, &member.disk.report());
     world.lose(|packet| packet.from == id || packet.to == id);
     for other in world.ids().into_iter().filter(|other| *other != id) {
-        let up = |peer, boot_counter| Event::PeerUp {
-            peer: NodeId(peer),
-            boot_counter,
-        };
-        world.handle(other, up(id, 2));
-        world.handle(id, up(other, 1));
+        world.handle(other, peer_up(id, 2));
+        world.handle(id, peer_up(other, 1));
     }
 }
 

@@ -9,23 +9,20 @@ use kvd::driver::{
 };
 use kvd::kv::auth::{Principal, Role};
 use kvd::kv::command::{CommandResult, RangeQuery};
-use kvd::kv::limits::{CommandLimits, StoreLimits};
 use kvd::kv::snapshot::{SnapshotContext, SnapshotHeader};
-use kvd::kv::store::Store;
-use kvd::log_cache::LogCache;
+use kvd::snapshots::Suspect;
 use kvd::wire::client::{
     Consistency, MemberAddress, MemberChange, Outcome, Refusal, Request, RequestFrame, Response,
 };
 use kvd::wire::peer::PeerMessage;
-use raft_core::{
-    Configuration, EntryId, Envelope, InitialState, LogIndex, Message, Node, NodeId, SnapshotMeta,
-    Term,
-};
+use raft_core::{EntryId, Envelope, LogIndex, Message, NodeId, SnapshotMeta, Term};
 
 use crate::disk::Disk;
 pub use crate::requests::{
     Packet, Write, increment, is_accepted, is_append, is_forward, is_heartbeat, is_reply, put,
 };
+
+pub use crate::make::{driver, options, peer_up};
 
 pub const CLUSTER: u32 = 0xC0FF_EE00;
 /// Election timeout in ticks.
@@ -49,6 +46,9 @@ pub struct Member {
     pub fetches: Vec<raft_core::Fetch>,
     pub halted: Vec<LogIndex>,
     pub stopped: usize,
+    /// The marks that it wanted, and the snapshots that it relied on after them.
+    pub distrusts: Vec<Suspect>,
+    pub trusts: Vec<EntryId>,
     /// What it was told about the members.
     pub told: Vec<(Vec<MemberAddress>, BTreeSet<NodeId>)>,
 }
@@ -67,44 +67,6 @@ pub struct World {
     last_request: u64,
 }
 
-pub fn options(id: u64, count: u64) -> DriverOptions {
-    let members = (1..=count).map(|id| MemberAddress {
-        name: format!("n{id}"),
-        id,
-        address: format!("n{id}:1"),
-    });
-    DriverOptions {
-        boot_counter: 1,
-        cluster: CLUSTER,
-        cluster_name: "test".into(),
-        name: format!("n{id}"),
-        members: members.collect(),
-        election_timeout_ticks: ET,
-        waiting_bytes: 1 << 20,
-        waiting_count: 1000,
-        limits: CommandLimits::default(),
-        snapshot_every_bytes: u64::MAX,
-    }
-}
-
-/// A driver of a cluster that was founded with the first `count` nodes, whether it is one of them or not.
-pub fn driver(id: u64, count: u64, options: DriverOptions, disk: &Disk) -> Driver {
-    let mut config = raft_core::Config::new(NodeId(id), 0x5EED + id);
-    config.election_timeout_ticks = u32::try_from(ET).unwrap();
-    let initial = InitialState {
-        configuration: Configuration::new((1..=count).map(NodeId)),
-        ..InitialState::default()
-    };
-    let log = LogCache::new(initial, EntryId::default(), None, 1 << 20);
-    let node = Node::new(config, log).unwrap();
-    Driver::new(
-        options,
-        node,
-        Store::new(StoreLimits::default()),
-        &disk.report(),
-    )
-}
-
 impl Member {
     fn new(id: u64, count: u64, options: DriverOptions) -> Member {
         let disk = Disk::new();
@@ -119,6 +81,8 @@ impl Member {
             fetches: Vec::new(),
             halted: Vec::new(),
             stopped: 0,
+            distrusts: Vec::new(),
+            trusts: Vec::new(),
             told: Vec::new(),
         }
     }
@@ -147,13 +111,7 @@ impl World {
         };
         for a in 1..=count {
             for b in (1..=count).filter(|b| *b != a) {
-                world.handle(
-                    a,
-                    Event::PeerUp {
-                        peer: NodeId(b),
-                        boot_counter: 1,
-                    },
-                );
+                world.handle(a, peer_up(b, 1));
             }
         }
         world
@@ -256,6 +214,8 @@ impl World {
             Effect::SendSnapshot { to, envelope } => member.outgoing_snapshots.push((to, envelope)),
             Effect::SnapshotTaken { ticket } => member.taken.push(ticket),
             Effect::Observe(_) => {}
+            Effect::Distrust(suspect) => member.distrusts.push(suspect),
+            Effect::Trust(id) => member.trusts.push(id),
             Effect::Halt { index, .. } => member.halted.push(index),
             Effect::Members { members, removed } => member.told.push((members, removed)),
             Effect::Stopped => member.stopped += 1,
@@ -397,8 +357,7 @@ impl World {
     pub fn link_up(&mut self, a: u64, b: u64) {
         for (from, to) in [(a, b), (b, a)] {
             self.cut.remove(&(from, to));
-            let (peer, boot_counter) = (NodeId(to), 1);
-            self.handle(from, Event::PeerUp { peer, boot_counter });
+            self.handle(from, peer_up(to, 1));
         }
     }
 
@@ -555,6 +514,13 @@ impl World {
         let query = RangeQuery::key(key.to_owned());
         let found = self.node(id).driver.store().query(&query);
         found.items.first().map(|item| item.value.clone())
+    }
+
+    /// An administrator asks for a snapshot, and it is written.
+    pub fn ask_for_snapshot(&mut self, id: u64) {
+        self.ask_as(id, Principal::new(Role::Admin, "root"), Request::DiscardLog);
+        self.turn(id);
+        self.snapshot_written(id, None);
     }
 
     /// Answers the outstanding snapshot order of a node.

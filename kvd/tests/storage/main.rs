@@ -12,5 +12,6 @@ mod recover;
 mod repair;
 mod snapshots;
 mod support;
+mod suspect;
 mod twice;
 mod worker;

@@ -24,6 +24,8 @@ const HEARTBEAT_TICKS: u32 = 4;
 const SNAPSHOTS_KEPT: usize = 2;
 /// So small that old entries are read from the log, and late.
 const CACHE_BYTES: u64 = 8 << 10;
+/// Replicas compare their state so often that most runs have many positions.
+const HASH_EVERY: u64 = 32;
 pub(super) const DATA: &str = "/data";
 
 /// Log of a simulated node: segments so small that rotation and purging happen all the time.
@@ -170,8 +172,8 @@ impl SimNode {
             cache,
             store,
             snapshots,
+            suspect,
             opened,
-            ..
         } = recovered;
         let reader = wal.reader();
         let mut worker = LogWorker::new(wal);
@@ -181,8 +183,12 @@ impl SimNode {
         config.heartbeat_ticks = HEARTBEAT_TICKS;
         let core = raft_core::Node::new(config, cache).map_err(text)?;
         let options = self.driver_options(boot_counter, scenario);
+        let mut driver = Driver::new(options, core, store, &space);
+        if let Some(suspect) = suspect {
+            driver.start_suspect(suspect);
+        }
         Ok(Life {
-            driver: Driver::new(options, core, store, &space),
+            driver,
             worker,
             reader,
             snapshots,
@@ -219,6 +225,7 @@ impl SimNode {
             waiting_count: 1024,
             limits: CommandLimits::default(),
             snapshot_every_bytes: scenario.snapshot_bytes,
+            hash_every: HASH_EVERY,
         }
     }
 

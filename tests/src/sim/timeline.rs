@@ -111,6 +111,10 @@ impl Timeline {
                 PeerMessage::Raft(envelope) => envelope.to_string(),
                 PeerMessage::Forward { request, .. } => format!("forward {request}"),
                 PeerMessage::ForwardReply { request, .. } => format!("answer to {request}"),
+                PeerMessage::StateHash(hash) => format!("state at {}", hash.index),
+                PeerMessage::StateAsk { covering, .. } => {
+                    format!("wants a state from {covering} on")
+                }
                 other => format!("{other:?}"),
             });
         }

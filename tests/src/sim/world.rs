@@ -7,6 +7,7 @@ mod links;
 mod operator;
 mod probe;
 mod rot;
+mod state;
 mod transfers;
 
 use std::collections::BTreeMap;
@@ -124,6 +125,8 @@ pub struct World {
     leaders: BTreeMap<raft_core::Term, NodeId>,
     timeline: Timeline,
     counts: Counts,
+    /// Some store was made to differ, so a node may find that it does.
+    may_differ: bool,
     /// Several voters decided when a leader was last seen: two at least hold what is committed. A single one has nobody to ask,
     /// nor has one that was the only founder and has lost the entry that says who joined it.
     has_copies: bool,
@@ -155,6 +158,7 @@ impl World {
             leaders: BTreeMap::new(),
             timeline,
             counts: Counts::default(),
+            may_differ: false,
             has_copies: false,
             scenario: scenario.clone(),
         };

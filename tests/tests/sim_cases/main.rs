@@ -5,6 +5,7 @@
 
 mod disks;
 mod elections;
+mod hashes;
 mod kept;
 mod members;
 mod networks;

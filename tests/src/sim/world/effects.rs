@@ -75,6 +75,8 @@ impl World {
                 self.transfer_taken(place, ticket);
                 Ok(())
             }
+            Effect::Distrust(suspect) => self.distrust(place, &suspect),
+            Effect::Trust(id) => self.trust(place, id),
             // Links are the world's own, whoever the members are.
             Effect::Members { .. } => Ok(()),
             Effect::Observe(event) => {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use kvd::driver::Event;
+use kvd::wire::peer::PEER_VERSION;
 
 use super::World;
 use crate::sim::{Place, node};
@@ -83,6 +84,14 @@ impl World {
             return Ok(());
         };
         let (peer, boot_counter) = (node::id(of), life.boot_counter);
-        self.handle(to, Event::PeerUp { peer, boot_counter })
+        let protocol = u16::from(PEER_VERSION);
+        self.handle(
+            to,
+            Event::PeerUp {
+                peer,
+                boot_counter,
+                protocol,
+            },
+        )
     }
 }
