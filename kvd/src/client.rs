@@ -43,10 +43,12 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use raft_net::Credentials;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::kv::command::{Command, CommandResult, RangeQuery, RangeResult};
+use crate::kv::command::{Command, CommandResult, Custom, RangeQuery, RangeResult};
+use crate::machine::{Handle, StateMachine};
 use crate::wire::client::{
     Consistency, Member, MemberChange, MemberLine, Outcome, Quorum, Refusal, Request, Response,
 };
@@ -56,7 +58,13 @@ pub use error::{ClientError, Evidence, Finding, Found};
 pub use survey::{NodeReport, Survey};
 
 use book::Book;
-use dial::{Dial, Network};
+#[cfg(feature = "server")]
+pub(crate) use dial::{Pending, Target};
+#[cfg(feature = "server")]
+pub(crate) use link::Link;
+
+pub(crate) use dial::Dial;
+use dial::Network;
 use engine::{Ended, Engine, Manners, Order, Reply};
 use requests::{Ask, Failed};
 
@@ -144,7 +152,7 @@ impl Client {
         Client::over(Arc::new(network), options)
     }
 
-    fn over(dial: Arc<dyn Dial>, options: ClientOptions) -> Client {
+    pub(crate) fn over(dial: Arc<dyn Dial>, options: ClientOptions) -> Client {
         let (orders, inbox) = mpsc::unbounded_channel();
         let manners = Manners {
             retry_overloaded: options.retry_overloaded,
@@ -242,6 +250,28 @@ impl Client {
             applied,
             local,
         })
+    }
+
+    /// A state machine of the cluster, with its types.
+    #[must_use]
+    pub fn machine<M: StateMachine>(&self) -> Handle<M> {
+        Handle::new(self.clone())
+    }
+
+    /// Asks a state machine; the reply as it encodes it, and the last index that it had applied.
+    pub(crate) async fn ask_machine(
+        &self,
+        question: Custom,
+        consistency: Consistency,
+    ) -> Result<(Bytes, u64), ClientError> {
+        let ask = Ask::Question {
+            consistency,
+            question,
+        };
+        let Response::Replied { reply, applied, .. } = self.request(ask).await? else {
+            return Err(unexpected());
+        };
+        Ok((reply, applied))
     }
 
     /// The members as the connected node knows them, with the id of the leader.

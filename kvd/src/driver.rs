@@ -38,7 +38,7 @@ use raft_core::{
 
 use crate::kv::auth::Principal;
 use crate::kv::limits::CommandLimits;
-use crate::kv::store::Store;
+use crate::kv::store::{ApplyRefusal, Store};
 use crate::log_cache::LogCache;
 use crate::log_worker::{LogJob, LogReport};
 use crate::snapshots::Suspect;
@@ -217,13 +217,13 @@ pub enum Effect {
     Trust(EntryId),
     /// Something worth a line in the log or a place on a timeline.
     Observe(raft_core::Event),
-    /// A committed entry was made by a newer program. This node must stop at once, before it applies anything else, and
-    /// without a snapshot: going on would make two histories out of one log.
+    /// This program cannot apply a committed entry: it is newer, or the user's state machine failed. The node must stop at once,
+    /// before it applies anything else, and without a snapshot: going on would make two histories out of one log.
     Halt {
         /// The entry.
         index: LogIndex,
-        /// Which version it has, and which is known.
-        why: String,
+        /// What this program lacks.
+        refusal: ApplyRefusal,
     },
     /// The members or their addresses have changed: links to new ones are to be made, and removed ones are not let in any more.
     Members {

@@ -26,6 +26,8 @@ pub enum ExitCode {
     DataDamaged = 65,
     /// Data was written by a newer program.
     FormatNewer = 66,
+    /// A state machine of the user panicked.
+    MachineFailed = 70,
     /// It could not bind or start.
     CannotStart = 71,
     /// A storage call failed.
@@ -42,12 +44,13 @@ pub enum ExitCode {
 
 impl ExitCode {
     /// Every code, for documents and tests.
-    pub const ALL: [ExitCode; 11] = [
+    pub const ALL: [ExitCode; 12] = [
         ExitCode::Clean,
         ExitCode::ScriptFailed,
         ExitCode::Usage,
         ExitCode::DataDamaged,
         ExitCode::FormatNewer,
+        ExitCode::MachineFailed,
         ExitCode::CannotStart,
         ExitCode::StorageIo,
         ExitCode::DirectoryInUse,
@@ -370,7 +373,7 @@ mod tests {
     #[test]
     fn exit_codes_are_the_documented_numbers() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 65, 66, 71, 74, 75, 76, 77, 78]);
+        assert_eq!(numbers, [0, 1, 2, 65, 66, 70, 71, 74, 75, 76, 77, 78]);
     }
 
     #[test]

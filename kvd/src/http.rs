@@ -323,7 +323,7 @@ fn status_code(refusal: &Refusal) -> StatusCode {
         Refusal::NotAuthorised { .. } => StatusCode::FORBIDDEN,
         Refusal::BadRequest { .. } | Refusal::CommandCorrupt => StatusCode::BAD_REQUEST,
         Refusal::MembersRefused { .. } | Refusal::QuorumAtRisk { .. } => StatusCode::CONFLICT,
-        Refusal::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        Refusal::Unsupported | Refusal::NoMachine { .. } => StatusCode::NOT_IMPLEMENTED,
         Refusal::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         // Sessions are not used here, so only the first of these is ever seen.
         Refusal::OutcomeUnknown { .. }

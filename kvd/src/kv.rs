@@ -54,6 +54,8 @@ pub mod store;
 
 pub(crate) mod bounded;
 pub(crate) mod codec;
+#[cfg(feature = "server")]
+pub(crate) mod custom;
 #[cfg(test)]
 pub(crate) mod golden;
 #[cfg(feature = "server")]

@@ -11,6 +11,8 @@
 
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod kv;
+#[cfg(feature = "client")]
+pub mod machine;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod wire;
 

@@ -7,6 +7,7 @@ mod admission;
 mod boot;
 mod clients;
 mod disk_delay;
+mod embedded;
 mod facts;
 mod log_thread;
 mod scrub_thread;
@@ -20,9 +21,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::client::Client;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::kv::auth::Principal;
+use crate::machine::Machines;
 use crate::wire::client::{Request, Response};
 
 /// A running node: its threads, and a way to talk to it in the same process.
@@ -48,6 +51,8 @@ pub(crate) enum Control {
         request: Request,
         answer: oneshot::Sender<Response>,
     },
+    /// A client in the same process, over a stream of its own.
+    Connect(Box<embedded::EmbeddedClient>),
     /// Drop all datagrams to and from these addresses.
     Cut(Vec<SocketAddr>),
     /// Wait this long before anything is written to the log.
@@ -82,6 +87,18 @@ impl Node {
     /// # Errors
     /// Everything that `kvd run` reports with an exit code: see [`Failure`].
     pub fn start(config: Config) -> Result<Node, Failure> {
+        Node::start_with(config, Machines::new())
+    }
+
+    /// The same with state machines of the user: one, or [`Machines`] of several. All nodes of a cluster need the same.
+    ///
+    /// # Errors
+    /// As for [`Node::start`].
+    ///
+    /// # Panics
+    /// As [`Machines::with`].
+    pub fn start_with(config: Config, machines: impl Into<Machines>) -> Result<Node, Failure> {
+        let machines = machines.into();
         let (controls, inbox) = mpsc::channel(64);
         let (ready, started) = std::sync::mpsc::channel();
         let (alive, ended) = mpsc::channel(1);
@@ -90,7 +107,7 @@ impl Node {
             .name(format!("kvd-{}", config.node.name))
             .spawn(move || {
                 let _alive = alive;
-                shell::run(&config, own, inbox, ready)
+                shell::run(&config, machines, own, inbox, ready)
             })
             .map_err(|error| Failure::start("a thread", &error))?;
         match started.recv() {
@@ -123,6 +140,16 @@ impl Node {
         Asker {
             controls: self.controls.downgrade(),
         }
+    }
+
+    /// A client of the cluster by way of this node, without a certificate and without the network; it may do everything.
+    /// Each call takes at most `timeout`, repetitions included. Clones share one session, so make one and clone it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn client(&self, timeout: Duration) -> Client {
+        embedded::client(self.controls.downgrade(), timeout)
     }
 
     /// Asks the node to hand leadership over and stop.

@@ -123,6 +123,8 @@ pub enum Found {
     Unresolved(String),
     /// The connection broke, or what came over it was not the protocol.
     Lost(String),
+    /// The client speaks with the node of its own process only.
+    NotAsked,
 }
 
 impl Found {
@@ -145,6 +147,7 @@ impl fmt::Display for Found {
             Found::NotTrusted(reason) => write!(f, "not trusted: {reason}"),
             Found::Unresolved(reason) => write!(f, "no such host: {reason}"),
             Found::Lost(reason) => write!(f, "connection lost: {reason}"),
+            Found::NotAsked => f.write_str("was not asked"),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::kv::command::{RangeQuery, command_crc};
+use crate::kv::command::{Custom, RangeQuery, command_crc};
 use crate::kv::envelope::SessionRef;
 use crate::wire::client::{
     Consistency, MemberAddress, Outcome, Refusal, Request, RequestFrame, Response,
@@ -45,6 +45,11 @@ pub(crate) enum Ask {
         consistency: Consistency,
         query: RangeQuery,
     },
+    /// A question to a state machine.
+    Question {
+        consistency: Consistency,
+        question: Custom,
+    },
     /// Anything else that may be repeated without harm.
     Other(Request),
 }
@@ -54,7 +59,7 @@ impl Ask {
     fn changes_something(&self) -> bool {
         match self {
             Ask::Write { .. } | Ask::NamedWrite { .. } => true,
-            Ask::Read { .. } => false,
+            Ask::Read { .. } | Ask::Question { .. } => false,
             Ask::Other(request) => request.changes_something(),
         }
     }
@@ -154,7 +159,7 @@ impl Requests {
                 self.sessions.push(session);
                 Some((self.sessions.len() - 1, sequence))
             }
-            Ask::Write { .. } | Ask::Read { .. } | Ask::Other(_) => None,
+            Ask::Write { .. } | Ask::Read { .. } | Ask::Question { .. } | Ask::Other(_) => None,
         };
         let request = Unanswered {
             ask,
@@ -254,6 +259,14 @@ impl Requests {
             Ask::Read { consistency, query } => Request::Read {
                 consistency,
                 query,
+                timeout_ms,
+            },
+            Ask::Question {
+                consistency,
+                question,
+            } => Request::Ask {
+                consistency,
+                question,
                 timeout_ms,
             },
             Ask::Other(request) => request,
@@ -369,6 +382,7 @@ impl Requests {
             | Refusal::Unsupported
             | Refusal::MembersRefused { .. }
             | Refusal::MembersBusy { .. }
+            | Refusal::NoMachine { .. }
             | Refusal::QuorumAtRisk { .. } => {
                 let failed = if open {
                     Failed::Unknown(refusal.to_string())

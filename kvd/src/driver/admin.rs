@@ -64,6 +64,11 @@ impl Driver {
             } => {
                 self.handle_read(client, id, consistency, query, timeout_ms);
             }
+            Request::Ask {
+                consistency,
+                question,
+                timeout_ms,
+            } => self.handle_ask(client, id, consistency, question, timeout_ms),
             Request::Status => {
                 let status = Box::new(self.status());
                 self.answer(client, id, Response::Status(status));
@@ -221,7 +226,7 @@ impl Driver {
 fn operation_of(request: &Request) -> Operation {
     match request {
         Request::OpenSession { .. } | Request::Write { .. } => Operation::Write,
-        Request::Read { .. } => Operation::Read,
+        Request::Read { .. } | Request::Ask { .. } => Operation::Read,
         Request::Hello { .. }
         | Request::Status
         | Request::Members

@@ -45,7 +45,7 @@ impl Driver {
                     self.halted = true;
                     self.effects.push(Effect::Halt {
                         index: entry.index,
-                        why: refusal.to_string(),
+                        refusal: refusal.clone(),
                     });
                     return false;
                 }

@@ -11,15 +11,23 @@ use std::collections::BTreeMap;
 use raft_core::{LogIndex, ReadId, ReadState};
 
 use super::{ClientId, Driver};
-use crate::kv::command::RangeQuery;
+use crate::kv::command::{Custom, RangeQuery};
 use crate::kv::limits;
 use crate::wire::client::{Consistency, Refusal, Response};
+
+/// What is read.
+#[derive(Debug)]
+enum Wanted {
+    Range(RangeQuery),
+    /// The reply of a state machine.
+    Reply(Custom),
+}
 
 #[derive(Debug)]
 struct Read {
     client: ClientId,
     id: u64,
-    query: RangeQuery,
+    wanted: Wanted,
     deadline: u64,
 }
 
@@ -104,10 +112,43 @@ impl Driver {
             self.refuse(client, id, error.into());
             return;
         }
+        self.take_read(client, id, consistency, Wanted::Range(query), timeout_ms);
+    }
+
+    /// Takes a question to a state machine.
+    pub(super) fn handle_ask(
+        &mut self,
+        client: ClientId,
+        id: u64,
+        consistency: Consistency,
+        question: Custom,
+        timeout_ms: u32,
+    ) {
+        let limit = self.options.limits.value_bytes;
+        if question.command.len() > limit {
+            let refusal = Refusal::TooLarge {
+                what: "question".into(),
+                bytes: question.command.len() as u64,
+                limit: limit as u64,
+            };
+            self.refuse(client, id, refusal);
+            return;
+        }
+        self.take_read(client, id, consistency, Wanted::Reply(question), timeout_ms);
+    }
+
+    fn take_read(
+        &mut self,
+        client: ClientId,
+        id: u64,
+        consistency: Consistency,
+        wanted: Wanted,
+        timeout_ms: u32,
+    ) {
         match consistency {
-            Consistency::Local => self.answer_from_store(client, id, &query, true),
+            Consistency::Local => self.answer_from_store(client, id, &wanted, true),
             Consistency::Linearizable => {
-                self.handle_linearizable_read(client, id, query, timeout_ms)
+                self.handle_linearizable_read(client, id, wanted, timeout_ms)
             }
         }
     }
@@ -117,7 +158,7 @@ impl Driver {
         &mut self,
         client: ClientId,
         id: u64,
-        query: RangeQuery,
+        wanted: Wanted,
         timeout_ms: u32,
     ) {
         if self.stopping.is_some() && !self.is_leader() {
@@ -141,24 +182,30 @@ impl Driver {
         self.reads.waiting.push(Read {
             client,
             id,
-            query,
+            wanted,
             deadline,
         });
     }
 
     /// Answers from this node's store as it is now.
-    fn answer_from_store(&mut self, client: ClientId, id: u64, query: &RangeQuery, local: bool) {
-        let result = self.store.query(query);
+    fn answer_from_store(&mut self, client: ClientId, id: u64, wanted: &Wanted, local: bool) {
         let applied = self.store.applied_index();
-        self.answer(
-            client,
-            id,
-            Response::Range {
-                result,
+        let response = match wanted {
+            Wanted::Range(query) => Response::Range {
+                result: self.store.query(query),
                 applied,
                 local,
             },
-        );
+            Wanted::Reply(question) => match self.store.ask(question) {
+                Ok(reply) => Response::Replied {
+                    reply,
+                    applied,
+                    local,
+                },
+                Err(refusal) => Response::Refused(refusal),
+            },
+        };
+        self.answer(client, id, response);
     }
 
     /// One round of the core for all reads that wait.
@@ -199,7 +246,7 @@ impl Driver {
             }
             for read in first.remove() {
                 self.reads.count -= 1;
-                self.answer_from_store(read.client, read.id, &read.query, false);
+                self.answer_from_store(read.client, read.id, &read.wanted, false);
             }
         }
     }

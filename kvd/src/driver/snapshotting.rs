@@ -220,7 +220,7 @@ impl Driver {
             meta.id.index.0, staged.header.index,
             "the core installs another snapshot than the accepted one"
         );
-        self.store = staged.store;
+        self.store = staged.store.with_machines(self.store.programs().clone());
         self.snapshots.newest = meta.id.index;
         self.snapshots.applied_term = meta.id.term;
         self.snapshots.bytes_since = 0;

@@ -119,10 +119,15 @@ impl Driver {
             Request::Read {
                 consistency: Consistency::Local,
                 ..
+            }
+            | Request::Ask {
+                consistency: Consistency::Local,
+                ..
             } => self.suspicion.as_ref().map(|_| self.no_state()),
             Request::OpenSession { .. }
             | Request::Write { .. }
             | Request::Read { .. }
+            | Request::Ask { .. }
             | Request::MemberTable
             | Request::ChangeMembers { .. } => self.suspicion.as_ref().map(|_| self.elsewhere()),
         }
@@ -274,7 +279,7 @@ impl Driver {
         tracing::info!(%from, %id, "state rebuilt");
         suspicion.stage = Stage::Settling { from };
         let pending = std::mem::take(&mut suspicion.pending);
-        self.store = staged.store;
+        self.store = staged.store.with_machines(self.store.programs().clone());
         self.snapshots.restart_at(id);
         self.effects.push(Effect::Trust(id));
         self.apply(pending);

@@ -11,6 +11,7 @@
 //! A ticket with a session may be sent again at any time, because the session table makes the repetition harmless. One
 //! without a session is sent again only when it is certain that the first attempt had no effect.
 
+mod check;
 mod giving_up;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,6 @@ use super::{ClientId, Driver};
 use crate::kv::auth::Principal;
 use crate::kv::command::{Command, command_crc};
 use crate::kv::envelope::{Envelope, SessionRef};
-use crate::kv::limits;
 use crate::kv::store::Applied;
 use crate::wire::client::{Outcome, Refusal, Response};
 use crate::wire::peer::{ForwardedWrite, PeerMessage};
@@ -174,32 +174,6 @@ impl Driver {
             Ok(()) => self.take_write(origin, principal, write),
             Err(refusal) => self.conclude(origin, Response::Refused(refusal)),
         }
-    }
-
-    fn check_write(&self, write: &ForwardedWrite) -> Result<(), Refusal> {
-        if self.stopping.is_some() && !self.is_leader() {
-            return Err(Refusal::Stopping);
-        }
-        if self.writes.tickets.len() >= self.options.waiting_count
-            || self.writes.bytes >= self.options.waiting_bytes
-        {
-            return Err(Refusal::Overloaded {
-                what: "requests waiting".into(),
-                limit: self.options.waiting_bytes,
-            });
-        }
-        if self.is_leader() && self.space.is_full() {
-            return Err(Refusal::NoSpace);
-        }
-        if command_crc(&write.command) != write.crc {
-            return Err(Refusal::CommandCorrupt);
-        }
-        let command = Command::decode(&write.command).map_err(|error| Refusal::BadRequest {
-            why: error.to_string(),
-        })?;
-        giving_up::check_issuer(&command)?;
-        limits::check(&self.options.limits, &command)?;
-        Ok(())
     }
 
     fn take_write(&mut self, origin: Origin, principal: Principal, write: ForwardedWrite) {

@@ -16,17 +16,17 @@ use super::members::MemberUpdate;
 pub(crate) mod tests;
 
 /// Version of the encoding of a [`Command`].
-pub const COMMAND_VERSION: u8 = 3;
+pub const COMMAND_VERSION: u8 = 4;
 
 /// Version of the commands that every program knows. All others are encoded in the version that brought them, so that an
 /// older program stops at them by their version instead of passing over them as malformed, which would make two histories.
 const FIRST_VERSION: u8 = 1;
-
 /// Version that brought [`Command::Members`].
 const MEMBERS_VERSION: u8 = 2;
-
 /// Version that brought [`Command::StateHash`].
 pub(crate) const STATE_HASH_VERSION: u8 = 3;
+/// Version that brought [`Command::Custom`].
+const CUSTOM_VERSION: u8 = 4;
 
 /// The most elements any list of a transaction may have; beyond it the bytes are malformed. The limit that a cluster
 /// applies is lower.
@@ -239,6 +239,8 @@ pub enum Command {
     /// Says what a majority of the voters found their state to be, so that a replica that found another one takes itself out.
     /// Changes nothing. Only the cluster itself issues it. Version 3.
     StateHash(HashAt),
+    /// A command of a state machine of the user. Version 4.
+    Custom(Custom),
 }
 
 /// What the state is at one position of the log.
@@ -250,6 +252,17 @@ pub struct HashAt {
     pub algorithm: u8,
     /// The hash.
     pub hash: u64,
+}
+
+/// A command of a state machine of the user, see [`machine`](crate::machine).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Custom {
+    /// Name of the machine.
+    pub machine: String,
+    /// The version of the machine that brought the command. A replica of a lower version stops before it applies it.
+    pub version: u32,
+    /// The command as the machine encodes it.
+    pub command: Bytes,
 }
 
 impl Command {
@@ -266,6 +279,7 @@ impl Command {
             }
             Command::Members(_) => MEMBERS_VERSION,
             Command::StateHash(_) => STATE_HASH_VERSION,
+            Command::Custom(_) => CUSTOM_VERSION,
         }
     }
 
@@ -368,14 +382,34 @@ pub enum OpResult {
         /// The most bytes in one answer.
         limit_bytes: u64,
     },
+    /// What the state machine answered to the command.
+    Answered {
+        /// The answer as the machine encodes it.
+        answer: Bytes,
+    },
+    /// The state machine rejected the command. Nothing of it was written.
+    Rejected {
+        /// The rejection as the machine encodes it.
+        rejection: Bytes,
+    },
+    /// The state machine wrote a key or a value that no state can hold. Nothing of the command was written.
+    WriteRefused {
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl OpResult {
     /// Whether this step undid the whole command.
     pub fn is_undone(&self) -> bool {
         match self {
-            OpResult::NotANumber | OpResult::Overflow | OpResult::AnswerTooLarge { .. } => true,
-            OpResult::Put { .. }
+            OpResult::NotANumber
+            | OpResult::Overflow
+            | OpResult::AnswerTooLarge { .. }
+            | OpResult::Rejected { .. }
+            | OpResult::WriteRefused { .. } => true,
+            OpResult::Answered { .. }
+            | OpResult::Put { .. }
             | OpResult::Deleted { .. }
             | OpResult::Range(_)
             | OpResult::Incremented { .. } => false,

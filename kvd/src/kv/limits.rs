@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::command::{
     ANSWER_ITEMS_CEILING, Command, KeyRange, Op, RangeQuery, TXN_LIST_CEILING, Test, Txn,
 };
+use crate::machine::NAME_BYTES_MAX;
 
 /// Bounds of one command.
 ///
@@ -50,7 +51,7 @@ pub enum LimitError {
     /// Something is too large.
     #[error("{what} of {size} is beyond the limit of {limit}")]
     TooLarge {
-        /// `key`, `value` or `transaction`.
+        /// `key`, `value`, `transaction`, `command` or `name of a state machine`.
         what: &'static str,
         /// Its bytes; of a transaction its steps.
         size: u64,
@@ -68,6 +69,14 @@ pub fn check(limits: &CommandLimits, command: &Command) -> Result<(), LimitError
     match command {
         Command::Op(op) => limits.check_op(op),
         Command::Txn(txn) => limits.check_txn(txn),
+        Command::Custom(custom) => {
+            at_most(
+                "name of a state machine",
+                custom.machine.len(),
+                NAME_BYTES_MAX,
+            )?;
+            at_most("command", custom.command.len(), limits.value_bytes)
+        }
         Command::CloseSession
         | Command::KeepAlive
         | Command::Members(_)
@@ -139,6 +148,13 @@ impl CommandLimits {
             }
             KeyRange::All => Ok(()),
         }
+    }
+
+    /// Checks what a state machine writes.
+    #[cfg(feature = "server")]
+    pub(super) fn check_write(&self, key: &Bytes, value: &Bytes) -> Result<(), LimitError> {
+        self.check_key(key)?;
+        self.check_value(value)
     }
 
     fn check_key(&self, key: &Bytes) -> Result<(), LimitError> {

@@ -81,12 +81,28 @@ impl Kept {
             OpResult::Incremented { .. }
             | OpResult::NotANumber
             | OpResult::Overflow
-            | OpResult::AnswerTooLarge { .. } => &[],
+            | OpResult::AnswerTooLarge { .. }
+            | OpResult::Answered { .. }
+            | OpResult::Rejected { .. }
+            | OpResult::WriteRefused { .. } => &[],
         });
+        let answers = self.result.results.iter().map(|result| match result {
+            OpResult::Answered { answer } => answer.len() as u64,
+            OpResult::Rejected { rejection } => rejection.len() as u64,
+            OpResult::WriteRefused { why } => why.len() as u64,
+            OpResult::Put { .. }
+            | OpResult::Deleted { .. }
+            | OpResult::Range(_)
+            | OpResult::Incremented { .. }
+            | OpResult::NotANumber
+            | OpResult::Overflow
+            | OpResult::AnswerTooLarge { .. } => 0,
+        });
+        let answers: u64 = answers.sum();
         let items: u64 = items
             .map(|item| STEP_BYTES + (item.key.len() + item.value.len()) as u64)
             .sum();
-        BASE_BYTES + self.result.results.len() as u64 * STEP_BYTES + items
+        BASE_BYTES + self.result.results.len() as u64 * STEP_BYTES + items + answers
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  prelude   magic (8)  version (4)  CRC of both (4)
 //!  block     kind (4)  length (4)  number (4)  CRC of these and the content (4)  content
-//!            Header, Members..., Sessions..., Data..., End
+//!            Header, Members..., Sessions..., Machines..., Data..., End
 //! ```
 //!
 //! All numbers are little-endian; contents are postcard. Blocks are numbered from 0, so a lost, repeated or exchanged one
@@ -11,7 +11,7 @@
 //! bytes on every replica.
 //!
 //! Version 2 brought the blocks with the members. A cluster whose members never changed has none, and its snapshots are of
-//! version 1: older programs read them.
+//! version 1: older programs read them. Likewise version 3 brought the blocks with the states of state machines of users.
 //!
 //! [`SnapshotWriter`] makes the blocks one by one from a clone of the store, [`SnapshotReader`] takes bytes in pieces of
 //! any size. Neither touches a file.
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::bounded::vec_at_most;
+use super::command::KeyValue;
 use super::hash::HASH_ALGORITHM;
 use super::limits::{CommandLimits, StoreLimits};
 use super::store::Store;
@@ -35,8 +36,10 @@ pub use writer::SnapshotWriter;
 
 /// The first bytes of every snapshot.
 pub const SNAPSHOT_MAGIC: [u8; 8] = *b"KVDSNAP\0";
-/// Version of the format. 3 will add the history of old revisions.
-pub const SNAPSHOT_VERSION: u32 = 2;
+/// Version of the format. 4 will add the history of old revisions.
+pub const SNAPSHOT_VERSION: u32 = 3;
+/// Version of the snapshots of a cluster without state machines whose members have changed.
+const MEMBERS_VERSION: u32 = 2;
 /// Version of the snapshots of a cluster whose members never changed.
 const FIRST_VERSION: u32 = 1;
 
@@ -65,6 +68,7 @@ enum BlockKind {
     Data = 3,
     End = 4,
     Members = 5,
+    Machines = 6,
 }
 
 impl BlockKind {
@@ -75,6 +79,7 @@ impl BlockKind {
             BlockKind::Data,
             BlockKind::End,
             BlockKind::Members,
+            BlockKind::Machines,
         ]
         .into_iter()
         .find(|&kind| kind as u32 == number)
@@ -86,8 +91,20 @@ impl BlockKind {
             BlockKind::Header => 0,
             BlockKind::Members => 1,
             BlockKind::Sessions => 2,
-            BlockKind::Data => 3,
-            BlockKind::End => 4,
+            BlockKind::Machines => 3,
+            BlockKind::Data => 4,
+            BlockKind::End => 5,
+        }
+    }
+
+    /// The version that brought it.
+    fn since(self) -> u32 {
+        match self {
+            BlockKind::Header | BlockKind::Sessions | BlockKind::Data | BlockKind::End => {
+                FIRST_VERSION
+            }
+            BlockKind::Members => MEMBERS_VERSION,
+            BlockKind::Machines => SNAPSHOT_VERSION,
         }
     }
 }
@@ -167,6 +184,19 @@ impl SnapshotHeader {
         store.hash = self.hash;
         store
     }
+}
+
+/// What blocks with the states of state machines hold: each machine, followed by its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum MachineElement {
+    /// The next machine, in the order of their names.
+    Machine {
+        name: String,
+        /// The highest version of a command that it has taken.
+        version: u32,
+    },
+    /// The next key of the machine that was named last.
+    Key(KeyValue),
 }
 
 /// The last block.

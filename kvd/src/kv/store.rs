@@ -5,14 +5,16 @@ use bytes::Bytes;
 use super::auth::{self, Operation};
 use super::codec::DecodeError;
 use super::command::{
-    Command, CommandResult, HashAt, OpResult, RangeQuery, RangeResult, command_crc,
+    Command, CommandResult, Custom, HashAt, OpResult, RangeQuery, RangeResult, command_crc,
 };
+use super::custom::{self, MachineStates};
 use super::envelope::Envelope;
 use super::hash::{Hasher, content_hash};
 use super::limits::{self, LimitError, StoreLimits};
 use super::members::{MemberRefusal, MemberTable};
 use super::session::{SessionTable, Turn};
 use super::transaction::{self, Data};
+use crate::machine::{Context, Machines};
 use crate::wire::client::Refusal;
 
 #[cfg(test)]
@@ -84,13 +86,47 @@ pub enum ApplyRefusal {
     /// The members stay as they are.
     #[error(transparent)]
     Members(#[from] MemberRefusal),
+    /// This program does not have the state machine of the command, or one of a lower version. It must stop.
+    #[error("the entry needs state machine {machine} of version {version}, this program has {}", .known.map_or("none".into(), |known| format!("version {known}")))]
+    NoMachine {
+        /// Its name.
+        machine: String,
+        /// The version that is needed.
+        version: u32,
+        /// The version that this program has.
+        known: Option<u32>,
+    },
+    /// The command means nothing to the state machine that this program has, though it did to the leader's. It must stop.
+    #[error("the entry is no command of state machine {machine} of version {version}: {why}")]
+    UnreadableCommand {
+        /// The machine.
+        machine: String,
+        /// The version of the command.
+        version: u32,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The user's code panicked. Nobody knows what it would have done, so the node must stop.
+    #[error("state machine {machine} panicked: {why}")]
+    MachinePanicked {
+        /// The machine.
+        machine: String,
+        /// What the panic said.
+        why: String,
+    },
 }
 
 impl ApplyRefusal {
     /// The node must stop now, and without a snapshot of this state: a newer program will apply the entry, this one did
     /// not, and going on would make two different histories out of one log.
     pub fn must_stop(&self) -> bool {
-        matches!(self, ApplyRefusal::NewerVersion { .. })
+        matches!(
+            self,
+            ApplyRefusal::NewerVersion { .. }
+                | ApplyRefusal::NoMachine { .. }
+                | ApplyRefusal::UnreadableCommand { .. }
+                | ApplyRefusal::MachinePanicked { .. }
+        )
     }
 }
 
@@ -98,8 +134,19 @@ impl From<ApplyRefusal> for Refusal {
     fn from(refusal: ApplyRefusal) -> Refusal {
         match refusal {
             ApplyRefusal::NewerVersion { .. } => Refusal::Unsupported,
-            ApplyRefusal::Malformed => Refusal::BadRequest {
+            ApplyRefusal::Malformed
+            | ApplyRefusal::UnreadableCommand { .. }
+            | ApplyRefusal::MachinePanicked { .. } => Refusal::BadRequest {
                 why: refusal.to_string(),
+            },
+            ApplyRefusal::NoMachine {
+                machine,
+                version,
+                known,
+            } => Refusal::NoMachine {
+                machine,
+                version,
+                known,
             },
             ApplyRefusal::CommandCrc { .. } => Refusal::CommandCorrupt,
             ApplyRefusal::NotAuthorised => Refusal::NotAuthorised {
@@ -167,6 +214,11 @@ pub struct Store {
     pub(super) members: MemberTable,
     /// What a majority found at an earlier position. No part of the state: a snapshot does not carry it.
     pub(super) agreed: Option<HashAt>,
+    pub(super) machines: MachineStates,
+    /// The code of the machines. Not part of the state: what this program happens to have.
+    programs: Machines,
+    /// Digest of what the machine wrote that the present entry ran; 0 if none did.
+    machine_digest: u64,
 }
 
 impl Store {
@@ -182,7 +234,22 @@ impl Store {
             sessions: SessionTable::default(),
             members: MemberTable::default(),
             agreed: None,
+            machines: MachineStates::new(),
+            programs: Machines::default(),
+            machine_digest: 0,
         }
+    }
+
+    /// The same with these state machines in place of those it had.
+    #[must_use]
+    pub fn with_machines(mut self, machines: Machines) -> Store {
+        self.programs = machines;
+        self
+    }
+
+    /// The state machines that this program has.
+    pub fn programs(&self) -> &Machines {
+        &self.programs
     }
 
     /// Applies the payload of the command entry at `index`.
@@ -191,6 +258,7 @@ impl Store {
     /// If `index` is not the one after [`Store::applied_index`].
     pub fn apply(&mut self, index: u64, payload: &Bytes) -> Applied {
         self.advance(index);
+        self.machine_digest = 0;
         let applied = match self.apply_payload(index, payload) {
             Ok((session, result)) => Applied::Done { session, result },
             Err(refusal) => Applied::Refused(refusal),
@@ -261,8 +329,8 @@ impl Store {
             .sessions
             .resolve(index, now_ms, &envelope, &self.limits.sessions)?;
         match session {
-            None => Ok((0, self.run(command))),
-            Some(id) if command == Command::KeepAlive => Ok((id, self.run(command))),
+            None => Ok((0, self.run(command)?)),
+            Some(id) if command == Command::KeepAlive => Ok((id, self.run(command)?)),
             Some(id) => Ok((id, self.apply_in_session(id, &envelope, command)?)),
         }
     }
@@ -284,7 +352,7 @@ impl Store {
             Turn::Repeated(result) => Ok(result),
             Turn::Run => {
                 let closes = command == Command::CloseSession;
-                let result = self.run(command);
+                let result = self.run(command)?;
                 self.sessions.keep(id, content, result.clone());
                 if closes {
                     self.sessions.close(id);
@@ -294,10 +362,36 @@ impl Store {
         }
     }
 
-    fn run(&mut self, command: Command) -> CommandResult {
-        let result = transaction::run(&mut self.data, command, self.revision, &self.limits);
+    fn run(&mut self, command: Command) -> Result<CommandResult, ApplyRefusal> {
+        let result = if let Command::Custom(custom) = &command {
+            self.run_machine(custom)?
+        } else {
+            transaction::run(&mut self.data, command, self.revision, &self.limits)
+        };
         self.revision = result.revision;
-        result
+        Ok(result)
+    }
+
+    fn run_machine(&mut self, custom: &Custom) -> Result<CommandResult, ApplyRefusal> {
+        let context = self.context(custom.version);
+        let ran = custom::run(
+            &self.programs,
+            &mut self.machines,
+            custom,
+            context,
+            self.revision,
+            &self.limits,
+        )?;
+        self.machine_digest = ran.digest;
+        Ok(ran.result)
+    }
+
+    fn context(&self, version: u32) -> Context {
+        Context {
+            index: self.applied,
+            log_time_ms: self.log_time_ms,
+            version,
+        }
     }
 
     /// Takes the entry and its outcome into the hash. Both: equal logs that were understood differently show here.
@@ -310,6 +404,9 @@ impl Store {
         hasher.word(self.sessions.len() as u64);
         if !self.members.is_empty() {
             hasher.word(self.members.digest());
+        }
+        if self.machine_digest != 0 {
+            hasher.word(self.machine_digest);
         }
         match applied {
             Applied::Refused(_) => hasher.word(u64::MAX),
@@ -324,6 +421,30 @@ impl Store {
     /// Answers a query from the data as it is now. The limits of a query are checked where it comes in.
     pub fn query(&self, query: &RangeQuery) -> RangeResult {
         transaction::query(&self.data, query, self.revision, &self.limits)
+    }
+
+    /// Whether this program can run a command of a state machine, before it is proposed.
+    ///
+    /// # Errors
+    /// Definite: it does not have the machine, or the bytes are no command of it.
+    pub fn check_custom(&self, command: &Custom) -> Result<(), Refusal> {
+        custom::check(&self.programs, &self.machines, command)
+    }
+
+    /// Asks a state machine; `asked` is an encoded question in the place of a command.
+    ///
+    /// # Errors
+    /// The program does not have the machine, the bytes are no question of it, or the reply is too large.
+    pub fn ask(&self, asked: &Custom) -> Result<Bytes, Refusal> {
+        let context = self.context(asked.version);
+        custom::query(&self.programs, &self.machines, asked, context, &self.limits)
+    }
+
+    /// Number of keys of a state machine.
+    pub fn machine_key_count(&self, machine: &str) -> usize {
+        self.machines
+            .get(machine)
+            .map_or(0, |state| state.data.len())
     }
 
     /// Index of the last entry applied.
@@ -389,7 +510,11 @@ fn check_sequence(envelope: &Envelope<'_>, command: &Command) -> Result<(), Appl
     let sound = match (envelope.session, command) {
         (
             SessionRef::None,
-            Command::Op(_) | Command::Txn(_) | Command::Members(_) | Command::StateHash(_),
+            Command::Op(_)
+            | Command::Txn(_)
+            | Command::Members(_)
+            | Command::StateHash(_)
+            | Command::Custom(_),
         ) => envelope.sequence == 0 && envelope.done_below == 0,
         (SessionRef::None, Command::CloseSession | Command::KeepAlive) => false,
         (SessionRef::Id(_) | SessionRef::Named(_), Command::Members(_) | Command::StateHash(_)) => {
@@ -398,7 +523,7 @@ fn check_sequence(envelope: &Envelope<'_>, command: &Command) -> Result<(), Appl
         (SessionRef::Id(_) | SessionRef::Named(_), Command::KeepAlive) => envelope.sequence == 0,
         (
             SessionRef::Id(_) | SessionRef::Named(_),
-            Command::Op(_) | Command::Txn(_) | Command::CloseSession,
+            Command::Op(_) | Command::Txn(_) | Command::CloseSession | Command::Custom(_),
         ) => (1..u64::MAX).contains(&envelope.sequence) && envelope.done_below <= envelope.sequence,
     };
     if sound {
@@ -425,6 +550,11 @@ fn note_result(hasher: &mut Hasher, result: &CommandResult) {
             OpResult::NotANumber => (5, 0, 0),
             OpResult::Overflow => (6, 0, 0),
             OpResult::AnswerTooLarge { limit_bytes } => (7, *limit_bytes, 0),
+            OpResult::Answered { answer } => (8, content_hash(answer), answer.len() as u64),
+            OpResult::Rejected { rejection } => {
+                (9, content_hash(rejection), rejection.len() as u64)
+            }
+            OpResult::WriteRefused { why } => (10, content_hash(why.as_bytes()), why.len() as u64),
         };
         hasher.word(kind);
         hasher.word(a);

@@ -71,11 +71,11 @@ impl Room {
 }
 
 /// The elements of a range, strictly after `after` if given.
-fn elements<'a>(
+pub(super) fn elements<'a>(
     data: &'a Data,
     range: &KeyRange,
     after: Option<&Bytes>,
-) -> impl Iterator<Item = (&'a Key, &'a Record)> {
+) -> impl Iterator<Item = (&'a Key, &'a Record)> + use<'a> {
     let (start, end) = range.bounds();
     let start = latest(start, after);
     data.iter_from(start.as_ref().map(|key| &key[..]))
@@ -116,7 +116,7 @@ fn read(data: &Data, query: &RangeQuery, revision: u64, room: &mut Room) -> Rang
     if query.count_only {
         return RangeResult {
             items: Vec::new(),
-            count: count(data, query),
+            count: count(data, &query.range, query.after.as_ref()),
             more: false,
             revision,
         };
@@ -153,9 +153,10 @@ fn read(data: &Data, query: &RangeQuery, revision: u64, room: &mut Room) -> Rang
     }
 }
 
-fn count(data: &Data, query: &RangeQuery) -> u64 {
-    let (start, end) = query.range.bounds();
-    let start = latest(start, query.after.as_ref());
+/// How many keys of a range lie after `after`, if given.
+pub(super) fn count(data: &Data, range: &KeyRange, after: Option<&Bytes>) -> u64 {
+    let (start, end) = range.bounds();
+    let start = latest(start, after);
     let before_start = data.count_before(start.as_ref().map(|key| &key[..]));
     let before_end = match &end {
         Bound::Unbounded => data.len(),
@@ -182,17 +183,22 @@ fn holds(data: &Data, compare: &Compare) -> bool {
     }
 }
 
-/// A command at work.
-struct Transaction<'a> {
-    data: &'a mut Data,
-    limits: &'a StoreLimits,
-    room: Room,
+/// Data that one command changes.
+pub(super) struct Changes<'a> {
+    pub(super) data: &'a mut Data,
     /// The revision of everything written here.
-    revision: u64,
-    changed: bool,
+    pub(super) revision: u64,
+    pub(super) changed: bool,
     /// What the touched keys held before, in the order of the changes. A single step either does all or nothing, and
     /// needs none.
-    undo: Option<Vec<(Key, Option<Record>)>>,
+    pub(super) undo: Option<Vec<(Key, Option<Record>)>>,
+}
+
+/// A command at work.
+struct Transaction<'a> {
+    changes: Changes<'a>,
+    limits: &'a StoreLimits,
+    room: Room,
 }
 
 /// Runs a command; `revision` is the store's revision before.
@@ -208,72 +214,35 @@ pub(crate) fn run(
             let succeeded = txn.compare.iter().all(|compare| holds(data, compare));
             (succeeded, if succeeded { txn.then } else { txn.otherwise })
         }
+        // What a command of a state machine does, `custom` knows.
         Command::CloseSession
         | Command::KeepAlive
         | Command::Members(_)
-        | Command::StateHash(_) => (true, Vec::new()),
+        | Command::StateHash(_)
+        | Command::Custom(_) => (true, Vec::new()),
     };
     let undo = (ops.len() > 1).then(Vec::new);
-    let room = Room::new(limits);
     let transaction = Transaction {
-        data,
+        changes: Changes {
+            data,
+            revision: revision + 1,
+            changed: false,
+            undo,
+        },
         limits,
-        room,
-        revision: revision + 1,
-        changed: false,
-        undo,
+        room: Room::new(limits),
     };
     transaction.run(ops, succeeded)
 }
 
-impl Transaction<'_> {
-    fn run(mut self, ops: Vec<Op>, succeeded: bool) -> CommandResult {
-        let before = self.revision - 1;
-        let mut results = Vec::with_capacity(ops.len());
-        for op in ops {
-            let result = self.step(op);
-            if result.is_undone() {
-                self.roll_back();
-                return CommandResult {
-                    revision: before,
-                    succeeded: false,
-                    results: vec![result],
-                };
-            }
-            results.push(result);
-        }
-        let revision = if self.changed { self.revision } else { before };
-        CommandResult {
-            revision,
-            succeeded,
-            results,
-        }
+impl Changes<'_> {
+    /// The store's revision after these changes.
+    pub(super) fn revision_after(&self) -> u64 {
+        self.revision - u64::from(!self.changed)
     }
 
-    fn step(&mut self, op: Op) -> OpResult {
-        match op {
-            Op::Put {
-                key,
-                value,
-                want_previous,
-            } => self.put(key, value, want_previous),
-            Op::Delete {
-                range,
-                want_previous,
-            } => self.delete(&range, want_previous),
-            Op::Increment { key, by } => self.increment(key, by),
-            Op::Range(query) => {
-                let revision = if self.changed {
-                    self.revision
-                } else {
-                    self.revision - 1
-                };
-                OpResult::Range(read(self.data, &query, revision, &mut self.room))
-            }
-        }
-    }
-
-    fn roll_back(self) {
+    /// Takes all changes back.
+    pub(super) fn roll_back(self) {
         for (key, record) in self.undo.into_iter().flatten().rev() {
             match record {
                 Some(record) => self.data.insert(key, record),
@@ -282,28 +251,8 @@ impl Transaction<'_> {
         }
     }
 
-    fn answer_too_large(&self) -> OpResult {
-        OpResult::AnswerTooLarge {
-            limit_bytes: self.limits.answer_bytes as u64,
-        }
-    }
-
-    fn put(&mut self, key: Bytes, value: Bytes, want_previous: bool) -> OpResult {
-        let mut previous = None;
-        if want_previous && let Some(record) = self.data.get(&key[..]) {
-            if !self.room.take(key.len() + record.value.len()) {
-                return self.answer_too_large();
-            }
-            previous = Some(record.with_key(key.clone()));
-        }
-        OpResult::Put {
-            version: self.write(key, value),
-            previous,
-        }
-    }
-
     /// Writes and answers the new version.
-    fn write(&mut self, key: Bytes, value: Bytes) -> u64 {
+    pub(super) fn write(&mut self, key: Bytes, value: Bytes) -> u64 {
         self.changed = true;
         let revision = self.revision;
         if let Some(record) = self.data.get_mut(&key[..]) {
@@ -336,33 +285,8 @@ impl Transaction<'_> {
         1
     }
 
-    fn delete(&mut self, range: &KeyRange, want_previous: bool) -> OpResult {
-        let mut previous = Vec::new();
-        if want_previous {
-            for (key, record) in elements(self.data, range, None) {
-                if !self.room.take(key.len() + record.value.len()) {
-                    return self.answer_too_large();
-                }
-                previous.push(record.with_key(key.to_bytes()));
-            }
-        }
-        let count = match range {
-            KeyRange::Key(key) => u64::from(self.remove(key.clone().into())),
-            KeyRange::Prefix(_) | KeyRange::Between { .. } | KeyRange::All => {
-                let keys: Vec<Key> = elements(self.data, range, None)
-                    .map(|(key, _)| key.clone())
-                    .collect();
-                let count = keys.len() as u64;
-                for key in keys {
-                    self.remove(key);
-                }
-                count
-            }
-        };
-        OpResult::Deleted { count, previous }
-    }
-
-    fn remove(&mut self, key: Key) -> bool {
+    /// Removes a key; whether there was one.
+    pub(super) fn remove(&mut self, key: Key) -> bool {
         let Some(old) = self.data.remove(key.borrow() as &[u8]) else {
             return false;
         };
@@ -372,9 +296,99 @@ impl Transaction<'_> {
         }
         true
     }
+}
+
+impl Transaction<'_> {
+    fn run(mut self, ops: Vec<Op>, succeeded: bool) -> CommandResult {
+        let before = self.changes.revision - 1;
+        let mut results = Vec::with_capacity(ops.len());
+        for op in ops {
+            let result = self.step(op);
+            if result.is_undone() {
+                self.changes.roll_back();
+                return CommandResult {
+                    revision: before,
+                    succeeded: false,
+                    results: vec![result],
+                };
+            }
+            results.push(result);
+        }
+        let revision = self.changes.revision_after();
+        CommandResult {
+            revision,
+            succeeded,
+            results,
+        }
+    }
+
+    fn step(&mut self, op: Op) -> OpResult {
+        match op {
+            Op::Put {
+                key,
+                value,
+                want_previous,
+            } => self.put(key, value, want_previous),
+            Op::Delete {
+                range,
+                want_previous,
+            } => self.delete(&range, want_previous),
+            Op::Increment { key, by } => self.increment(key, by),
+            Op::Range(query) => {
+                let revision = self.changes.revision_after();
+                OpResult::Range(read(self.changes.data, &query, revision, &mut self.room))
+            }
+        }
+    }
+
+    fn answer_too_large(&self) -> OpResult {
+        OpResult::AnswerTooLarge {
+            limit_bytes: self.limits.answer_bytes as u64,
+        }
+    }
+
+    fn put(&mut self, key: Bytes, value: Bytes, want_previous: bool) -> OpResult {
+        let mut previous = None;
+        if want_previous && let Some(record) = self.changes.data.get(&key[..]) {
+            if !self.room.take(key.len() + record.value.len()) {
+                return self.answer_too_large();
+            }
+            previous = Some(record.with_key(key.clone()));
+        }
+        OpResult::Put {
+            version: self.changes.write(key, value),
+            previous,
+        }
+    }
+
+    fn delete(&mut self, range: &KeyRange, want_previous: bool) -> OpResult {
+        let mut previous = Vec::new();
+        if want_previous {
+            for (key, record) in elements(self.changes.data, range, None) {
+                if !self.room.take(key.len() + record.value.len()) {
+                    return self.answer_too_large();
+                }
+                previous.push(record.with_key(key.to_bytes()));
+            }
+        }
+        let count = match range {
+            KeyRange::Key(key) => u64::from(self.changes.remove(key.clone().into())),
+            KeyRange::Prefix(_) | KeyRange::Between { .. } | KeyRange::All => {
+                let keys: Vec<Key> = elements(self.changes.data, range, None)
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                let count = keys.len() as u64;
+                for key in keys {
+                    self.changes.remove(key);
+                }
+                count
+            }
+        };
+        OpResult::Deleted { count, previous }
+    }
 
     fn increment(&mut self, key: Bytes, by: i64) -> OpResult {
-        let number = match self.data.get(&key[..]) {
+        let number = match self.changes.data.get(&key[..]) {
             None => Some(0),
             Some(record) => number(&record.value),
         };
@@ -384,7 +398,7 @@ impl Transaction<'_> {
         let Some(value) = number.checked_add(by) else {
             return OpResult::Overflow;
         };
-        let version = self.write(key, Bytes::from(value.to_string()));
+        let version = self.changes.write(key, Bytes::from(value.to_string()));
         OpResult::Incremented { value, version }
     }
 }

@@ -12,6 +12,7 @@ use crate::identity::Identity;
 use crate::kv::limits::CommandLimits;
 use crate::log_cache::CACHE_BYTES;
 use crate::log_worker::LogWorker;
+use crate::machine::Machines;
 use crate::recover::{RecoverOptions, recover};
 use crate::snapshots::SnapshotDir;
 use crate::wire::client::MemberAddress;
@@ -43,7 +44,7 @@ pub(super) struct Booted {
 }
 
 /// Opens and checks everything; nothing has been sent when it returns.
-pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
+pub(super) fn boot(config: &Config, machines: Machines) -> Result<Booted, Failure> {
     let credentials = Credentials::load(&config.tls.dir)?;
     let node = check_certificate(config, credentials.identity())?;
     let cluster = config.cluster.id.0;
@@ -54,6 +55,9 @@ pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
     }
     let recovered = recover(&fs, &config.node.data, &recover_options(config, &identity))?;
     tracing::info!(log = %recovered.opened, "log recovered");
+    for (name, version) in machines.iter() {
+        tracing::info!(name, version, "state machine");
+    }
     for corruption in recovered.opened.damage().take(TOLD_DAMAGE_MAX) {
         tracing::error!(%corruption, "damage found in the log");
     }
@@ -76,7 +80,7 @@ pub(super) fn boot(config: &Config) -> Result<Booted, Failure> {
     let mut driver = Driver::new(
         driver_options(config, &identity, boot_counter),
         core,
-        recovered.store,
+        recovered.store.with_machines(machines),
         &space,
     );
     if let Some(suspect) = recovered.suspect {

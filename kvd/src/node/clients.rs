@@ -84,7 +84,7 @@ impl Clients {
 }
 
 /// A stream of requests and who is at its other end.
-pub(super) struct NewClient<R, W> {
+pub(crate) struct NewClient<R, W> {
     pub(super) principal: Principal,
     pub(super) receiver: FrameReceiver<R>,
     pub(super) sender: FrameSender<W>,

@@ -23,6 +23,8 @@ use crate::driver::{ClientId, Driver, Effect, Event, TICK_MS};
 use crate::exit::{ExitCode, Failure};
 use crate::identity::InitialMember;
 use crate::kv::auth::{Principal, Role};
+use crate::kv::store::ApplyRefusal;
+use crate::machine::Machines;
 use crate::wire::client::{MemberAddress, RequestFrame, Response};
 use crate::wire::peer::{self, PeerMessage};
 
@@ -56,6 +58,7 @@ pub(super) struct Bound {
 /// Runs a node on this thread until it is told to stop or fails.
 pub(super) fn run(
     config: &Config,
+    machines: Machines,
     controls: mpsc::WeakSender<Control>,
     inbox: mpsc::Receiver<Control>,
     ready: std::sync::mpsc::Sender<Bound>,
@@ -65,7 +68,7 @@ pub(super) fn run(
         .build()
         .map_err(|error| Failure::start("the runtime", &error))?;
     let result = runtime.block_on(async move {
-        let shell = Shell::start(config, Asker { controls }, &ready).await?;
+        let shell = Shell::start(config, machines, Asker { controls }, &ready).await?;
         drop(ready);
         shell.run(inbox).await
     });
@@ -105,10 +108,11 @@ enum End {
 impl Shell {
     async fn start(
         config: &Config,
+        machines: Machines,
         asker: Asker,
         ready: &std::sync::mpsc::Sender<Bound>,
     ) -> Result<Shell, Failure> {
-        let booted = boot::boot(config)?;
+        let booted = boot::boot(config, machines)?;
         let (tell_inbox, inbox) = mpsc::channel(INBOX_MAX);
         let (tell_reports, reports) = mpsc::unbounded_channel();
         let cluster = booted.cluster;
@@ -343,6 +347,9 @@ impl Shell {
                     frame,
                 });
             }
+            Some(Control::Connect(client)) => {
+                self.clients.serve(*client, self.tasks.inbox.clone());
+            }
             Some(Control::Cut(from)) => {
                 let addresses = from
                     .into_iter()
@@ -386,7 +393,7 @@ impl Shell {
                 Effect::Observe(event) => observe(&event),
                 Effect::Members { members, removed } => self.follow_members(&members, &removed),
                 Effect::Stopped => stopped = true,
-                Effect::Halt { index, why } => return Err(newer_entry(index, &why)),
+                Effect::Halt { index, refusal } => return Err(not_applicable(index, &refusal)),
             }
         }
         Ok(stopped)
@@ -480,9 +487,18 @@ fn principal_of(identity: &Identity) -> Option<Principal> {
     }
 }
 
-fn newer_entry(index: LogIndex, why: &str) -> Failure {
-    let mut failure =
-        Failure::new(ExitCode::FormatNewer, why).with_help("start a newer kvd on this directory");
+/// The end of a node whose program cannot apply an entry.
+fn not_applicable(index: LogIndex, refusal: &ApplyRefusal) -> Failure {
+    let (code, help) = if let ApplyRefusal::MachinePanicked { .. } = refusal {
+        let help = "start a program whose state machine does not panic there";
+        (ExitCode::MachineFailed, help)
+    } else if let ApplyRefusal::NewerVersion { .. } = refusal {
+        (ExitCode::FormatNewer, "start a newer kvd on this directory")
+    } else {
+        let help = "start a program with that state machine on this directory";
+        (ExitCode::FormatNewer, help)
+    };
+    let mut failure = Failure::new(code, refusal).with_help(help);
     failure.index = Some(index.0);
     failure
 }

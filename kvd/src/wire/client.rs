@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::status::NodeStatus;
-use crate::kv::command::{CommandResult, RangeQuery, RangeResult};
+use crate::kv::command::{CommandResult, Custom, RangeQuery, RangeResult};
 use crate::kv::envelope::SessionRef;
 use crate::kv::limits::LimitError;
 use crate::kv::members::{MEMBER_EDITS_CEILING, MemberState};
@@ -146,6 +146,15 @@ pub enum Request {
         /// How long the client waits.
         timeout_ms: u32,
     },
+    /// A question to a state machine of the user. Answer: [`Response::Replied`].
+    Ask {
+        /// How fresh.
+        consistency: Consistency,
+        /// The machine, and the encoded question in the place of a command.
+        question: Custom,
+        /// How long the client waits.
+        timeout_ms: u32,
+    },
 }
 
 impl Request {
@@ -162,6 +171,7 @@ impl Request {
             | Request::DiscardLog
             | Request::TransferLeader { .. }
             | Request::MemberTable
+            | Request::Ask { .. }
             | Request::ChangeMembers { dry_run: true, .. } => false,
         }
     }
@@ -334,6 +344,15 @@ pub enum Response {
         /// What they take when all of it has happened: learners that are on their way count as voters.
         after: Quorum,
     },
+    /// To [`Request::Ask`].
+    Replied {
+        /// The reply as the machine encodes it.
+        reply: Bytes,
+        /// Index of the last entry applied when the machine was asked.
+        applied: u64,
+        /// It may be stale: it was asked with [`Consistency::Local`].
+        local: bool,
+    },
 }
 
 /// What is known about a refused request.
@@ -382,7 +401,7 @@ pub enum Refusal {
     /// Beyond a limit.
     #[error("{what} of {bytes} is beyond the limit of {limit}")]
     TooLarge {
-        /// What it is: `key`, `value`, `request`, `transaction`.
+        /// What it is: `key`, `value`, `request`, `transaction`, `command`, `reply`.
         what: String,
         /// Its size in bytes (of a transaction: its steps).
         bytes: u64,
@@ -455,6 +474,16 @@ pub enum Refusal {
         /// Who is not reached.
         detail: String,
     },
+    /// The node does not have the state machine that the request is for, or one of a lower version.
+    #[error("state machine {machine} of version {version} is needed, the node has {}", .known.map_or("none".into(), |known| format!("version {known}")))]
+    NoMachine {
+        /// Its name.
+        machine: String,
+        /// The version that is needed.
+        version: u32,
+        /// The version that the node has.
+        known: Option<u32>,
+    },
 }
 
 impl From<LimitError> for Refusal {
@@ -494,6 +523,7 @@ impl Refusal {
             | Refusal::Unsupported
             | Refusal::MembersRefused { .. }
             | Refusal::MembersBusy { .. }
+            | Refusal::NoMachine { .. }
             | Refusal::QuorumAtRisk { .. } => Outcome::Definite,
         }
     }

@@ -179,7 +179,7 @@ pub(super) async fn serve(nodes: Arc<Nodes>, name: String, stream: tokio::io::Du
                 .into_iter()
                 .map(|(id, body)| ResponseFrame { id, body }.encode())
                 .collect(),
-            Act::Garbage => vec![bytes::Bytes::from_static(b"\xff garbage")],
+            Act::Garbage => vec![Bytes::from_static(b"\xff garbage")],
             Act::Nothing => continue,
             Act::HangUp => return,
         };

@@ -1,21 +1,8 @@
-//! Writes that this node refuses or lets go of because of what it is, not because of what they are.
+//! Writes that this node lets go of because of what it is, not because of what they are.
 
 use super::{TicketId, unknown};
 use crate::driver::Driver;
-use crate::kv::command::Command;
-use crate::wire::client::{Refusal, Response};
-
-/// Refuses commands that only the cluster itself may issue.
-pub(super) fn check_issuer(command: &Command) -> Result<(), Refusal> {
-    let why = match command {
-        Command::Members(_) => "the table of members is edited by the cluster itself",
-        Command::StateHash(_) => "what the state is, the cluster finds out by itself",
-        Command::Op(_) | Command::Txn(_) | Command::CloseSession | Command::KeepAlive => {
-            return Ok(());
-        }
-    };
-    Err(Refusal::NotAuthorised { why: why.into() })
-}
+use crate::wire::client::Response;
 
 impl Driver {
     /// The state of this node is suspect: it must not say what became of any write. Those that may have had an effect are

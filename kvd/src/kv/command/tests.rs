@@ -70,6 +70,11 @@ fn samples() -> Vec<Command> {
             algorithm: 1,
             hash: u64::MAX,
         }),
+        Command::Custom(Custom {
+            machine: "bank".into(),
+            version: 300,
+            command: "c".into(),
+        }),
     ]
 }
 
@@ -124,8 +129,22 @@ fn agreed_hashes_are_newer_than_updates_of_members() {
     };
     let bytes = Command::StateHash(agreed).encode();
     assert_eq!(bytes[0], 3);
-    let disguised = [&[2], &bytes[1..]].concat();
-    assert_eq!(Command::decode(&disguised), Err(DecodeError::Malformed));
+    for other in [1, 2, 4] {
+        let disguised = [&[other], &bytes[1..]].concat();
+        assert_eq!(Command::decode(&disguised), Err(DecodeError::Malformed));
+    }
+}
+
+/// As for members: a program that knows no state machines stops.
+#[test]
+fn commands_of_state_machines_are_of_version_4() {
+    let custom = samples().pop().unwrap();
+    let bytes = custom.encode();
+    assert_eq!(bytes[0], 4);
+    for older in 1..4 {
+        let disguised = [&[older], &bytes[1..]].concat();
+        assert_eq!(Command::decode(&disguised), Err(DecodeError::Malformed));
+    }
 }
 
 /// One of each kind.
@@ -166,6 +185,11 @@ pub(crate) fn results() -> Vec<CommandResult> {
         OpResult::AnswerTooLarge {
             limit_bytes: 1 << 20,
         },
+        OpResult::Answered { answer: "a".into() },
+        OpResult::Rejected {
+            rejection: "r".into(),
+        },
+        OpResult::WriteRefused { why: "w".into() },
     ]
     .into_iter()
     .map(|result| CommandResult {
@@ -214,8 +238,8 @@ fn what_cannot_be_decoded_is_told_apart() {
     assert_eq!(Command::decode(b""), Err(DecodeError::Empty));
     assert_eq!(Command::decode(&[0, 0]), Err(DecodeError::Malformed));
     assert_eq!(
-        Command::decode(&[4, 0]),
-        Err(DecodeError::NewerVersion { found: 4, known: 3 })
+        Command::decode(&[5, 0]),
+        Err(DecodeError::NewerVersion { found: 5, known: 4 })
     );
     assert_eq!(Command::decode(&[1, 99]), Err(DecodeError::Malformed));
 }

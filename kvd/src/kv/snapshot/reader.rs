@@ -3,17 +3,19 @@
 use serde::Deserialize;
 
 use super::{
-    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockKind, End, FIRST_VERSION, PRELUDE_BYTES,
-    SNAPSHOT_MAGIC, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader,
+    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BlockKind, End, FIRST_VERSION, MachineElement,
+    PRELUDE_BYTES, SNAPSHOT_MAGIC, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader,
 };
 use crate::kv::command::KeyValue;
+use crate::kv::custom::MachineState;
 use crate::kv::hash::HASH_ALGORITHM;
 use crate::kv::key::Key;
 use crate::kv::limits::StoreLimits;
 use crate::kv::members::MemberRecord;
 use crate::kv::session::Session;
 use crate::kv::store::Store;
-use crate::kv::transaction::Record;
+use crate::kv::transaction::{Data, Record};
+use crate::machine::NAME_BYTES_MAX;
 
 /// Builds a store from the bytes of a snapshot.
 ///
@@ -34,7 +36,9 @@ pub struct SnapshotReader {
     /// The kind of the last block.
     state: State,
     built: Option<(SnapshotHeader, Store)>,
-    /// Keys must ascend.
+    /// The state machine whose keys come now.
+    machine: Option<String>,
+    /// Keys must ascend: of the machine, or of the data.
     last_key: Option<Key>,
 }
 
@@ -78,6 +82,7 @@ impl SnapshotReader {
             number: 0,
             state: State::Prelude,
             built: None,
+            machine: None,
             last_key: None,
         }
     }
@@ -201,17 +206,21 @@ impl SnapshotReader {
         }
         let kind = BlockKind::from_number(head.kind)
             .filter(|&kind| head.number == self.number && may_follow(last, kind))
-            .filter(|&kind| kind != BlockKind::Members || self.version > FIRST_VERSION)
+            .filter(|&kind| kind.since() <= self.version)
             .ok_or(SnapshotError::UnexpectedBlock {
                 offset: self.offset,
                 kind: head.kind,
                 number: head.number,
             })?;
         self.number += 1;
+        if last != Some(kind) {
+            self.last_key = None;
+        }
         match kind {
             BlockKind::Header => self.take_header(content)?,
             BlockKind::Members => self.take_members(content)?,
             BlockKind::Sessions => self.take_sessions(content)?,
+            BlockKind::Machines => self.take_machines(content)?,
             BlockKind::Data => self.take_data(content)?,
             BlockKind::End => self.take_end(content)?,
         }
@@ -271,25 +280,73 @@ impl SnapshotReader {
         Ok(())
     }
 
+    fn take_machines(&mut self, mut content: &[u8]) -> Result<(), SnapshotError> {
+        while !content.is_empty() {
+            let (element, rest) = self.element::<MachineElement>(content)?;
+            match element {
+                MachineElement::Machine { name, version } => self.begin_machine(name, version)?,
+                MachineElement::Key(item) => {
+                    let (key, record) = self.next_item(item)?;
+                    let machine = self.machine.as_ref();
+                    let state = self
+                        .built
+                        .as_mut()
+                        .zip(machine)
+                        .and_then(|((_, store), machine)| store.machines.get_mut(&machine[..]));
+                    let Some(state) = state else {
+                        return Err(self.malformed());
+                    };
+                    state.data.insert(key, record);
+                }
+            }
+            content = rest;
+        }
+        Ok(())
+    }
+
+    fn begin_machine(&mut self, name: String, version: u32) -> Result<(), SnapshotError> {
+        let sound = (1..=NAME_BYTES_MAX).contains(&name.len())
+            && version > 0
+            && self.machine.as_ref().is_none_or(|last| *last < name);
+        let Some((_, store)) = self.built.as_mut().filter(|_| sound) else {
+            return Err(self.malformed());
+        };
+        let data = Data::new();
+        store
+            .machines
+            .insert(name.clone(), MachineState { version, data });
+        self.machine = Some(name);
+        self.last_key = None;
+        Ok(())
+    }
+
     fn take_data(&mut self, mut content: &[u8]) -> Result<(), SnapshotError> {
         while !content.is_empty() {
             let (item, rest) = self.element::<KeyValue>(content)?;
-            let key = Key::from(item.key);
-            let ascending = self.last_key.as_ref().is_none_or(|last| *last < key);
-            let Some((_, store)) = self.built.as_mut().filter(|_| ascending) else {
+            let (key, record) = self.next_item(item)?;
+            let Some((_, store)) = &mut self.built else {
                 return Err(self.malformed());
-            };
-            self.last_key = Some(key.clone());
-            let record = Record {
-                value: item.value,
-                create_revision: item.create_revision,
-                mod_revision: item.mod_revision,
-                version: item.version,
             };
             store.data.insert(key, record);
             content = rest;
         }
         Ok(())
+    }
+
+    /// A key that must come after the one before it.
+    fn next_item(&mut self, item: KeyValue) -> Result<(Key, Record), SnapshotError> {
+        let key = Key::from(item.key);
+        if self.last_key.as_ref().is_some_and(|last| *last >= key) {
+            return Err(self.malformed());
+        }
+        self.last_key = Some(key.clone());
+        let record = Record {
+            value: item.value,
+            create_revision: item.create_revision,
+            mod_revision: item.mod_revision,
+            version: item.version,
+        };
+        Ok((key, record))
     }
 
     fn take_end(&mut self, content: &[u8]) -> Result<(), SnapshotError> {
@@ -325,9 +382,12 @@ fn may_follow(last: Option<BlockKind>, kind: BlockKind) -> bool {
         None => kind == BlockKind::Header,
         Some(BlockKind::Header) => kind.rank() > BlockKind::Header.rank(),
         Some(BlockKind::End) => false,
-        Some(last @ (BlockKind::Members | BlockKind::Sessions | BlockKind::Data)) => {
-            kind.rank() >= last.rank()
-        }
+        Some(
+            last @ (BlockKind::Members
+            | BlockKind::Sessions
+            | BlockKind::Machines
+            | BlockKind::Data),
+        ) => kind.rank() >= last.rank(),
     }
 }
 

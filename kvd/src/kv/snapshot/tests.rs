@@ -3,9 +3,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::kv::auth::{Principal, Role};
 use crate::kv::command::{Command, Op, command_crc};
+use crate::kv::custom::MachineState;
 use crate::kv::envelope::{Envelope, SessionRef};
 use crate::kv::golden;
 use crate::kv::members::{MemberEdit, MemberState, MemberUpdate};
+use crate::kv::transaction::{Data, Record};
 
 /// A store after `keys` puts of values of this size, by a few sessions.
 fn store(keys: u64, value_bytes: usize) -> Store {
@@ -98,6 +100,7 @@ fn golden_bytes() {
         &[
             ("three keys".into(), encode(&store(3, 5))),
             ("members".into(), encode(&with_members())),
+            ("machines".into(), encode(&with_machines())),
         ],
     );
 }
@@ -125,6 +128,84 @@ fn with_members() -> Store {
     };
     store.members.apply(2, &update).unwrap();
     store
+}
+
+/// A store with two state machines, one of them without a key.
+fn with_machines() -> Store {
+    let mut store = store(3, 5);
+    for (name, version, keys) in [("bank", 300, 2), ("queue", 1, 0)] {
+        let mut data = Data::new();
+        for key in 0..keys {
+            let record = Record {
+                value: format!("v{key}").into(),
+                create_revision: 1,
+                mod_revision: 300,
+                version: 2,
+            };
+            data.insert(Bytes::from(format!("k{key}")).into(), record);
+        }
+        let state = MachineState { version, data };
+        store.machines.insert(name.into(), state);
+    }
+    store
+}
+
+/// As for members: an older program names it as newer, and does not load it without the states.
+#[test]
+fn only_snapshots_with_machines_are_of_version_3() {
+    let mut bytes = encode(&with_machines());
+    assert_eq!(bytes[8..12], 3_u32.to_le_bytes());
+    let (_, restored) = read(&bytes).unwrap();
+    assert_eq!(encode(&restored), bytes);
+    assert_eq!(restored.machine_key_count("bank"), 2);
+    bytes[..PRELUDE_BYTES].copy_from_slice(&prelude(2));
+    let error = read(&bytes).unwrap_err();
+    assert!(
+        matches!(error, SnapshotError::UnexpectedBlock { kind: 6, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn states_out_of_order_or_of_no_machine_are_malformed() {
+    let machine = |name: &str, version| MachineElement::Machine {
+        name: name.into(),
+        version,
+    };
+    let key = |key: &'static str| {
+        let record = Record {
+            value: Bytes::new(),
+            create_revision: 1,
+            mod_revision: 1,
+            version: 1,
+        };
+        MachineElement::Key(record.with_key(key.into()))
+    };
+    let cases = [
+        vec![key("k")],
+        vec![machine("b", 1), machine("a", 1)],
+        vec![machine("a", 1), machine("a", 1)],
+        vec![machine("a", 0)],
+        vec![machine("", 1)],
+        vec![machine("a", 1), key("k"), key("j")],
+    ];
+    for elements in cases {
+        let mut bytes = prelude(3).to_vec();
+        let header = SnapshotHeader::new(&store(3, 3), context());
+        let header = crate::kv::codec::extend(Vec::new(), &header);
+        let states = elements.iter().fold(Vec::new(), crate::kv::codec::extend);
+        for ((kind, content), number) in [(1, header), (6, states)].into_iter().zip(0..) {
+            let head = block_head(kind, u32::try_from(content.len()).unwrap(), number);
+            bytes.extend_from_slice(&head);
+            bytes.extend_from_slice(&block_crc(&head, &content).to_le_bytes());
+            bytes.extend_from_slice(&content);
+        }
+        let error = read(&bytes).unwrap_err();
+        assert!(
+            matches!(error, SnapshotError::Malformed { .. }),
+            "{elements:?}: {error}"
+        );
+    }
 }
 
 #[test]
@@ -256,10 +337,10 @@ fn lost_repeated_exchanged_and_foreign_blocks_are_detected() {
 
 #[test]
 fn a_newer_version_is_named_and_a_length_takes_no_memory() {
-    let newer = prelude(3);
+    let newer = prelude(4);
     assert_eq!(
         read(&newer).unwrap_err(),
-        SnapshotError::NewerVersion { found: 3, known: 2 }
+        SnapshotError::NewerVersion { found: 4, known: 3 }
     );
 
     let mut reader = SnapshotReader::new(StoreLimits::default());

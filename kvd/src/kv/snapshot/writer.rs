@@ -5,8 +5,8 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::{
-    BLOCK_BYTES, BLOCK_HEADER_BYTES, BlockKind, End, FIRST_VERSION, SNAPSHOT_VERSION,
-    SnapshotContext, SnapshotHeader,
+    BLOCK_BYTES, BLOCK_HEADER_BYTES, BlockKind, End, FIRST_VERSION, MEMBERS_VERSION,
+    MachineElement, SNAPSHOT_VERSION, SnapshotContext, SnapshotHeader,
 };
 use crate::kv::codec;
 use crate::kv::key::Key;
@@ -33,11 +33,16 @@ enum Next {
     Members(u64),
     /// Sessions with an id above this one.
     Sessions(u64),
+    /// State machines after this place.
+    Machines(Option<MachinePlace>),
     /// Keys after this one.
     Data(Option<Key>),
     End,
     Nothing,
 }
+
+/// A state machine, and its last key that was written; none yet: only its name.
+type MachinePlace = (String, Option<Key>);
 
 impl SnapshotWriter {
     /// A snapshot of this state. Hand over a clone of the store.
@@ -70,9 +75,12 @@ impl SnapshotWriter {
     }
 
     fn version(&self) -> u32 {
-        match self.store.members.is_empty() {
-            true => FIRST_VERSION,
-            false => SNAPSHOT_VERSION,
+        if !self.store.machines.is_empty() {
+            SNAPSHOT_VERSION
+        } else if !self.store.members.is_empty() {
+            MEMBERS_VERSION
+        } else {
+            FIRST_VERSION
         }
     }
 
@@ -102,6 +110,36 @@ impl SnapshotWriter {
             }
         }
         (content, last)
+    }
+
+    /// State machines and their keys until the block is full, and the place that was reached.
+    fn machines(&self, after: Option<MachinePlace>) -> (Vec<u8>, Option<MachinePlace>) {
+        let start = after
+            .as_ref()
+            .map_or(Bound::Unbounded, |(name, _)| Bound::Included(name));
+        let mut content = Vec::new();
+        let mut place = after.clone();
+        for (name, state) in self.store.machines.iter_from(start) {
+            if place.as_ref().is_none_or(|(begun, _)| begun != name) {
+                let machine = MachineElement::Machine {
+                    name: name.clone(),
+                    version: state.version,
+                };
+                content = codec::extend(content, &machine);
+                place = Some((name.clone(), None));
+            }
+            let written = place.as_ref().and_then(|(_, key)| key.clone());
+            let keys = written.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            for (key, record) in state.data.iter_from(keys) {
+                if content.len() >= BLOCK_BYTES {
+                    return (content, place);
+                }
+                let item = record.with_key(key.to_bytes());
+                content = codec::extend(content, &MachineElement::Key(item));
+                place = Some((name.clone(), Some(key.clone())));
+            }
+        }
+        (content, place)
     }
 
     /// Keys until the block is full, and the last one in it.
@@ -162,11 +200,20 @@ impl Iterator for SnapshotWriter {
                 Next::Sessions(after) => {
                     let (content, last) = self.sessions(after);
                     if content.is_empty() {
-                        self.next = Next::Data(None);
+                        self.next = Next::Machines(None);
                         continue;
                     }
                     self.next = Next::Sessions(last);
                     return Some(self.block(BlockKind::Sessions, &content));
+                }
+                Next::Machines(after) => {
+                    let (content, place) = self.machines(after);
+                    if content.is_empty() {
+                        self.next = Next::Data(None);
+                        continue;
+                    }
+                    self.next = Next::Machines(place);
+                    return Some(self.block(BlockKind::Machines, &content));
                 }
                 Next::Data(after) => {
                     let (content, last) = self.data(after.as_ref());

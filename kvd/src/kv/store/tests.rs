@@ -8,6 +8,7 @@ use super::super::snapshot::{SnapshotContext, SnapshotReader, SnapshotWriter};
 use super::*;
 
 mod agreed;
+mod machines;
 mod operations;
 mod replay;
 mod sessions;
@@ -17,6 +18,7 @@ struct Cluster {
     replicas: Vec<Store>,
     log: Vec<Bytes>,
     limits: StoreLimits,
+    machines: Machines,
     now_ms: u64,
 }
 
@@ -41,6 +43,7 @@ impl Cluster {
             replicas,
             log: Vec::new(),
             limits,
+            machines: Machines::new(),
             now_ms: 0,
         }
     }
@@ -84,13 +87,14 @@ impl Cluster {
 
     /// Every replica forgets all it has in memory: the first replays the log, the others load a snapshot of it.
     fn restart(&mut self) {
-        let mut replayed = Store::new(self.limits);
+        let mut replayed = Store::new(self.limits).with_machines(self.machines.clone());
         for (payload, index) in self.log.iter().zip(1..) {
             replayed.apply(index, payload);
         }
         assert_eq!(replayed.hash(), self.replicas[0].hash());
         let bytes = snapshot(&replayed);
         let (_, loaded) = SnapshotReader::read(self.limits, &bytes).unwrap();
+        let loaded = loaded.with_machines(self.machines.clone());
         assert_eq!(replayed.state_hash(), loaded.state_hash());
         self.replicas = vec![replayed, loaded.clone(), loaded];
     }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::kv::command::{Command, KeyRange, KeyValue, Op, command_crc};
+use crate::kv::command::{Command, Custom, KeyRange, KeyValue, Op, command_crc};
 use crate::kv::golden;
 use crate::wire::status::{NodeRole, RepairProgress, StateHash, StorageState, StorageStatus};
 
@@ -49,6 +49,15 @@ fn requests() -> Vec<RequestFrame> {
         Request::ChangeMembers {
             changes: member_changes(),
             dry_run: true,
+            timeout_ms: 5000,
+        },
+        Request::Ask {
+            consistency: Consistency::Linearizable,
+            question: Custom {
+                machine: "bank".into(),
+                version: 1,
+                command: "q".into(),
+            },
             timeout_ms: 5000,
         },
     ]
@@ -150,6 +159,11 @@ fn refusals() -> Vec<Refusal> {
             quorum: 2,
             detail: "no link to n3".into(),
         },
+        Refusal::NoMachine {
+            machine: "bank".into(),
+            version: 2,
+            known: Some(1),
+        },
     ]
 }
 
@@ -242,12 +256,17 @@ fn responses() -> Vec<ResponseFrame> {
         },
         Response::Done,
     ];
-    let results = crate::kv::command::tests::results();
-    bodies.extend(results.into_iter().map(|result| Response::Written {
+    // What came later stands at the end, so that the lines before it stay as they were.
+    let mut results = crate::kv::command::tests::results();
+    let later_results = results.split_off(8);
+    let mut refusals = refusals();
+    let later_refusals = refusals.split_off(19);
+    let written = |result| Response::Written {
         session: 300,
         result,
-    }));
-    bodies.extend(refusals().into_iter().map(Response::Refused));
+    };
+    bodies.extend(results.into_iter().map(written));
+    bodies.extend(refusals.into_iter().map(Response::Refused));
     let quorum = Quorum {
         voters: 3,
         quorum: 2,
@@ -268,6 +287,13 @@ fn responses() -> Vec<ResponseFrame> {
         ..status()
     };
     bodies.push(Response::Status(Box::new(removed)));
+    bodies.extend(later_results.into_iter().map(written));
+    bodies.extend(later_refusals.into_iter().map(Response::Refused));
+    bodies.push(Response::Replied {
+        reply: "r".into(),
+        applied: 300,
+        local: true,
+    });
     bodies
         .into_iter()
         .zip(1..)

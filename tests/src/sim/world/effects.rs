@@ -84,9 +84,9 @@ impl World {
                 self.timeline.event(self.now, place, &event);
                 self.watchers.see(node::id(place), &Seen::Told(&event))
             }
-            Effect::Halt { index, why } => Err(Violation {
+            Effect::Halt { index, refusal } => Err(Violation {
                 rule: "understands its log",
-                text: format!("{} halts at {index}: {why}", node::id(place)),
+                text: format!("{} halts at {index}: {refusal}", node::id(place)),
             }),
             Effect::Stopped => self.stopped(place),
         }
