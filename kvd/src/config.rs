@@ -246,6 +246,18 @@ impl Config {
         config
     }
 
+    /// Reads the configuration of a node that keeps everything below one directory, as `join` made it.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn below(dir: &Path) -> Result<Config, ConfigError> {
+        let loaded = Config::load(&Sources {
+            file: Some(Places::below(dir).config),
+            ..Sources::default()
+        })?;
+        Ok(loaded.config)
+    }
+
     /// Reads and checks all layers.
     ///
     /// # Errors

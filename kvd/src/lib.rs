@@ -28,6 +28,8 @@ pub mod config;
 pub mod contexts;
 #[cfg(feature = "server")]
 pub mod exit;
+#[cfg(feature = "client")]
+pub mod found;
 #[cfg(feature = "server")]
 pub mod identity;
 #[cfg(feature = "server")]

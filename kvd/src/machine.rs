@@ -73,8 +73,9 @@
 //!   command, or does not have the machine at all, stops before it applies it, instead of making another history than the
 //!   others. [`State::version`] is the version of the command: what `apply` does with a command of an older version must stay as
 //!   it was. Upgrade all nodes first, then submit commands of the new version.
-//! - **A panic stops the node,** each one that applies the command, with a message and an exit code that say so: half a command
-//!   is never part of the state. The way on is a program that does not panic there. So reject commands instead.
+//! - **A panic stops the node,** each one that comes to apply the command, with a message and exit code 70: half a command is
+//!   never part of the state, and the cluster ends without a quorum. The way on is a program that does not panic there. So
+//!   reject commands instead.
 
 mod codec;
 mod handle;

@@ -33,6 +33,7 @@ use crate::wire::client::{Request, Response};
 /// Dropping the handle stops the node as a crash would: nothing is flushed and nobody is told. [`Node::shutdown`] hands
 /// leadership over first.
 pub struct Node {
+    name: String,
     controls: mpsc::Sender<Control>,
     thread: JoinHandle<Result<(), Failure>>,
     address: SocketAddr,
@@ -103,6 +104,7 @@ impl Node {
         let (ready, started) = std::sync::mpsc::channel();
         let (alive, ended) = mpsc::channel(1);
         let own = controls.downgrade();
+        let name = config.node.name.clone();
         let thread = std::thread::Builder::new()
             .name(format!("kvd-{}", config.node.name))
             .spawn(move || {
@@ -112,6 +114,7 @@ impl Node {
             .map_err(|error| Failure::start("a thread", &error))?;
         match started.recv() {
             Ok(bound) => Ok(Node {
+                name,
                 controls,
                 thread,
                 address: bound.address,
@@ -123,6 +126,11 @@ impl Node {
                 Err(failure) => Err(failure),
             },
         }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where peers and clients reach this node.

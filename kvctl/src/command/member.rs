@@ -132,7 +132,7 @@ async fn join(
     };
     // A refusal is better heard before a key is written.
     let (before, after) = client.change_members(changes(), true).await?;
-    let names: Vec<&str> = new.iter().map(|node| node.name.as_str()).collect();
+    let names: Vec<&str> = new.iter().map(|new| new.node.name.as_str()).collect();
     let mut changed = Changed {
         done: format!(
             "{}: known to the cluster; learns first, and {} by itself once it has caught up",

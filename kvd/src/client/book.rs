@@ -55,7 +55,7 @@ impl Book {
         self.entries.iter().all(|entry| {
             matches!(
                 entry.found,
-                Some(Found::CertificateRejected(_) | Found::NotTrusted(_))
+                Some(Found::CertificateRejected(_) | Found::NotTrusted(_) | Found::Ended)
             )
         })
     }

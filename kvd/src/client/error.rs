@@ -125,6 +125,8 @@ pub enum Found {
     Lost(String),
     /// The client speaks with the node of its own process only.
     NotAsked,
+    /// The node of this process has ended; it will not come back for this client.
+    Ended,
 }
 
 impl Found {
@@ -148,6 +150,7 @@ impl fmt::Display for Found {
             Found::Unresolved(reason) => write!(f, "no such host: {reason}"),
             Found::Lost(reason) => write!(f, "connection lost: {reason}"),
             Found::NotAsked => f.write_str("was not asked"),
+            Found::Ended => f.write_str("has ended"),
         }
     }
 }

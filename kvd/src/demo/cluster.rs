@@ -1,15 +1,14 @@
 //! The nodes of a demo: made as an operator would make them, started and stopped one by one.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use raft_net::pki::Authority;
-use raft_net::{ClusterId, Credentials};
+use raft_net::Credentials;
 
 use super::context::DemoContext;
-use crate::bundle::{Bundle, BundleMember};
-use crate::config::{Config, Sources};
+use crate::config::Config;
 use crate::exit::{ExitCode, Failure};
+use crate::found::{self, Founding};
 use crate::join::join;
 use crate::node::Node;
 
@@ -75,12 +74,7 @@ impl Cluster {
         }
         for number in 1..=count {
             let name = format!("n{number}");
-            let file = home.join(&name).join("kvd.toml");
-            let loaded = Config::load(&Sources {
-                file: Some(file),
-                ..Sources::default()
-            })?;
-            let mut config = loaded.config;
+            let mut config = Config::below(&home.join(&name))?;
             config.log.segment_bytes = SEGMENT_BYTES;
             config.log.max_bytes = LOG_BYTES_MAX;
             config.log.reserve_bytes = SEGMENT_BYTES;
@@ -139,12 +133,7 @@ impl Cluster {
 
     /// The certificate that `kvctl` uses too.
     pub(super) fn admin_credentials(&self) -> Result<Credentials, Failure> {
-        let dir = self.home();
-        Ok(Credentials::load_files(
-            &dir.join("ca.pem"),
-            &dir.join("admin.pem"),
-            &dir.join("admin.key"),
-        )?)
+        Ok(found::load_admin(&self.home())?)
     }
 
     /// The running node of this name.
@@ -230,62 +219,21 @@ impl Cluster {
 /// Certificates, bundles and joined directories for `count` nodes on loopback.
 fn found(home: &Path, count: usize) -> Result<(), Failure> {
     std::fs::create_dir_all(home).map_err(|error| Failure::storage(home, &error))?;
-    let cluster = ClusterId(rand::random());
     let cannot = |error: &dyn std::fmt::Display| Failure::new(ExitCode::CannotStart, error);
-    let authority =
-        Authority::create(cluster, "demo", CERTIFICATE_DAYS).map_err(|error| cannot(&error))?;
-    let members = free_addresses(count)?;
+    let founding = Founding::on_loopback("demo", count).map_err(|error| cannot(&error))?;
+    let authority = founding.authority();
     let admin = authority
         .issue_admin("demo", CERTIFICATE_DAYS)
         .map_err(|error| cannot(&error))?;
     write(&home.join("ca.pem"), authority.ca_pem())?;
     write(&home.join("admin.key"), &admin.key_pem)?;
-    for member in &members {
-        let issued = authority
-            .issue_node(&member.name, member.id, CERTIFICATE_DAYS, &[])
-            .map_err(|error| cannot(&error))?;
-        let bundle = Bundle {
-            cluster,
-            cluster_name: "demo".into(),
-            node: member.name.clone(),
-            node_id: member.id,
-            listen: member
-                .address
-                .parse()
-                .expect("an address of our own making"),
-            http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
-            members: members.clone(),
-            later: false,
-            ca_pem: authority.ca_pem().into(),
-            cert_pem: issued.cert_pem,
-            key_pem: issued.key_pem,
-        };
-        let file = home.join(format!("{}.kvd", member.name));
-        bundle.write_file(&file)?;
-        join(&bundle, Some(&home.join(&member.name)))?;
+    for mut bundle in founding.bundles().map_err(|error| cannot(&error))? {
+        bundle.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        bundle.write_file(&found::bundle_file(home, &bundle.node))?;
+        join(&bundle, Some(&home.join(&bundle.node)))?;
     }
     // Last: its presence says that everything else is there.
     write(&home.join("admin.pem"), &admin.cert_pem)
-}
-
-/// Addresses that are free now. Another program could take one before the node does; then the start says so.
-fn free_addresses(count: usize) -> Result<Vec<BundleMember>, Failure> {
-    let mut sockets = Vec::new();
-    let mut members = Vec::new();
-    for number in 1..=count {
-        let socket = UdpSocket::bind("127.0.0.1:0")
-            .map_err(|error| Failure::start("a free port", &error))?;
-        let address = socket
-            .local_addr()
-            .map_err(|error| Failure::start("a free port", &error))?;
-        sockets.push(socket);
-        members.push(BundleMember {
-            name: format!("n{number}"),
-            id: rand::random(),
-            address: address.to_string(),
-        });
-    }
-    Ok(members)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

@@ -60,11 +60,11 @@ impl Dial for Pipe {
                 receiver: FrameReceiver::new(read, frame_bytes_max),
                 sender: FrameSender::new(write, frame_bytes_max),
             };
-            let controls = controls.upgrade().ok_or(Found::ConnectionRefused)?;
+            let controls = controls.upgrade().ok_or(Found::Ended)?;
             controls
                 .send(Control::Connect(Box::new(client)))
                 .await
-                .map_err(|_| Found::ConnectionRefused)?;
+                .map_err(|_| Found::Ended)?;
             let (read, write) = tokio::io::split(ours);
             let receiver = FrameReceiver::new(read, frame_bytes_max);
             let sender = FrameSender::new(write, frame_bytes_max);

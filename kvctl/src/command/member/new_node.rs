@@ -5,8 +5,9 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use kvd::bundle::{Bundle, BundleMember};
+use kvd::bundle::Bundle;
 use kvd::client::{Greeting, MemberTable};
+use kvd::found;
 use kvd::names::check_address;
 use kvd::wire::client::MemberAddress;
 use raft_net::ClusterId;
@@ -20,29 +21,21 @@ use crate::fault::Fault;
 
 /// A node that is to join.
 pub(super) struct NewNode {
-    pub(super) name: String,
-    id: u64,
-    address: String,
-    listen: SocketAddr,
-    http: SocketAddr,
+    pub(super) node: found::NewNode,
     /// The file that its bundle goes into; none if another authority has issued its certificate.
     pub(super) bundle: Option<PathBuf>,
 }
 
 impl NewNode {
     pub(super) fn member(&self) -> MemberAddress {
-        MemberAddress {
-            name: self.name.clone(),
-            id: self.id,
-            address: self.address.clone(),
-        }
+        self.node.member()
     }
 }
 
 /// `NODE=ADDR`, with an address that means something here.
 pub(super) async fn address_of(text: &str) -> Result<(String, String), Fault> {
     let (name, address) = cluster::named(text)?;
-    let address = cluster::with_port(address);
+    let address = found::with_port(address);
     let wrong = |why: String| Fault::usage(format!("the address of {name} {why}"));
     check_address(&address).map_err(wrong)?;
     let resolved = tokio::net::lookup_host(&address).await;
@@ -77,28 +70,25 @@ pub(super) async fn plan(
         .collect::<Result<BTreeMap<_, _>, _>>()?;
     let mut on_host: BTreeMap<String, u16> = BTreeMap::new();
     for member in &table.members {
-        let (host, _) = cluster::split(&member.address.address)?;
-        *on_host.entry(host).or_insert(0) += 1;
+        let address = &member.address.address;
+        let host = found::split(address).map_or(&address[..], |(host, _)| host);
+        *on_host.entry(host.to_owned()).or_insert(0) += 1;
     }
     let mut planned = Vec::new();
     for (at, text) in nodes.iter().enumerate() {
         let (name, address) = address_of(text).await?;
-        let (host, port) = cluster::split(&address)?;
-        let before = on_host.entry(host.clone()).or_insert(0);
+        let mut node = found::NewNode::new(&name, &address)?;
+        let before = on_host.entry(node.host().to_owned()).or_insert(0);
         let door = cluster::HTTP_PORT.saturating_add(*before);
         *before += 1;
+        if let Some(id) = args.id.get(at) {
+            node.id = *id;
+        }
+        let counted = SocketAddr::from((Ipv4Addr::LOCALHOST, door));
+        node.http = Some(doors.remove(&name).unwrap_or(counted));
         planned.push(NewNode {
-            id: match args.id.get(at) {
-                Some(id) => *id,
-                None => rand::random_range(1..=u64::MAX),
-            },
-            listen: SocketAddr::from((cluster::listen_ip(&host), port)),
-            http: doors
-                .remove(&name)
-                .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, door))),
+            node,
             bundle: args.bundle.get(at).cloned(),
-            name,
-            address,
         });
     }
     match doors.keys().next() {
@@ -139,27 +129,12 @@ fn bundle(
     greeting: &Greeting,
     table: &MemberTable,
 ) -> Result<Bundle, Fault> {
-    let issued = authority.issue_node(&node.name, node.id, args.days, &[])?;
     let present = table.members.iter().map(|member| member.address.clone());
     let members = present.chain(new.iter().map(NewNode::member));
-    let members = members.map(|member| BundleMember {
-        name: member.name,
-        id: member.id,
-        address: member.address,
-    });
-    Ok(Bundle {
-        cluster: authority.cluster(),
-        cluster_name: greeting.cluster_name.clone(),
-        node: node.name.clone(),
-        node_id: node.id,
-        listen: node.listen,
-        http: Some(node.http),
-        members: members.collect(),
-        later: true,
-        ca_pem: authority.ca_pem().to_owned(),
-        cert_pem: issued.cert_pem,
-        key_pem: issued.key_pem,
-    })
+    let name = &greeting.cluster_name;
+    Ok(node
+        .node
+        .bundle(authority, name, members, true, args.days)?)
 }
 
 fn authority(args: &NewNodeArgs, global: &Global, cluster: ClusterId) -> Result<Authority, Fault> {
