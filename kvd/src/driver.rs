@@ -6,7 +6,6 @@
 //!
 //! One turn is: take everything that has arrived, then call `turn` once. All writes that arrived together become one batch of
 //! entries, all reads one read-index round, and the shell gets one list of effects, which it carries out in order.
-//!
 //! ```text
 //!   requests --> writes --> core.propose -+                +-> Send      to a peer, now
 //!   requests --> reads  --> core.read ----+                +-> Log       to the log thread; reports come back as an event
@@ -18,6 +17,7 @@ mod admin;
 mod answers;
 mod applying;
 mod internal;
+mod machines;
 mod members;
 mod positions;
 mod reads;
@@ -408,7 +408,7 @@ impl Driver {
         &self.store
     }
 
-    /// Ticks since the driver was made.
+    /// Ticks since it was made.
     pub fn ticks(&self) -> u64 {
         self.now
     }

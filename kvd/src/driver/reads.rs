@@ -17,7 +17,7 @@ use crate::wire::client::{Consistency, Refusal, Response};
 
 /// What is read.
 #[derive(Debug)]
-enum Wanted {
+pub(super) enum Wanted {
     Range(RangeQuery),
     /// The reply of a state machine.
     Reply(Custom),
@@ -115,29 +115,7 @@ impl Driver {
         self.take_read(client, id, consistency, Wanted::Range(query), timeout_ms);
     }
 
-    /// Takes a question to a state machine.
-    pub(super) fn handle_ask(
-        &mut self,
-        client: ClientId,
-        id: u64,
-        consistency: Consistency,
-        question: Custom,
-        timeout_ms: u32,
-    ) {
-        let limit = self.options.limits.value_bytes;
-        if question.command.len() > limit {
-            let refusal = Refusal::TooLarge {
-                what: "question".into(),
-                bytes: question.command.len() as u64,
-                limit: limit as u64,
-            };
-            self.refuse(client, id, refusal);
-            return;
-        }
-        self.take_read(client, id, consistency, Wanted::Reply(question), timeout_ms);
-    }
-
-    fn take_read(
+    pub(super) fn take_read(
         &mut self,
         client: ClientId,
         id: u64,

@@ -80,9 +80,10 @@ pub(super) fn boot(config: &Config, machines: Machines) -> Result<Booted, Failur
     let mut driver = Driver::new(
         driver_options(config, &identity, boot_counter),
         core,
-        recovered.store.with_machines(machines),
+        recovered.store,
         &space,
     );
+    driver.set_machines(machines);
     if let Some(suspect) = recovered.suspect {
         driver.start_suspect(suspect);
     }

@@ -12,6 +12,7 @@ mod durability;
 mod ends;
 mod hashes;
 mod lives;
+mod machines;
 mod make;
 mod member_refusals;
 mod members;
