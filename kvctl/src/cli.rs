@@ -141,6 +141,9 @@ pub(crate) enum Verb {
     /// Show or change the members: kvctl member list
     #[command(subcommand)]
     Member(MemberVerb),
+    /// Manage the logs of the nodes: kvctl log discard
+    #[command(subcommand)]
+    Log(LogVerb),
     /// Make a new cluster: kvctl cluster init prod n1=10.0.0.1:7400 n2=10.0.0.2:7400 n3=10.0.0.3:7400
     #[command(subcommand)]
     Cluster(ClusterVerb),
@@ -325,6 +328,17 @@ pub(crate) enum LeaderVerb {
     Transfer {
         /// To this node; without it to the one best suited.
         node: Option<String>,
+    },
+}
+
+/// The verbs of `log`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogVerb {
+    /// Snapshot now, and discard the log that no kept snapshot needs; waits until it is done: kvctl log discard n3
+    Discard {
+        /// The nodes; without one all members.
+        #[arg(value_name = "NODE")]
+        nodes: Vec<String>,
     },
 }
 

@@ -10,6 +10,7 @@ mod health;
 mod import;
 mod incr;
 mod leader;
+mod log;
 mod ls;
 mod member;
 mod set;
@@ -68,6 +69,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Fault> {
         Verb::Status => status::run(&session()?).await,
         Verb::Health(args) => health::run(args, &session()?).await,
         Verb::Leader(args) => leader::run(args, &session()?).await,
+        Verb::Log(verb) => log::run(verb, &session()?).await,
         Verb::Member(verb) => member::run(verb, global, &session()?).await,
         Verb::Cluster(ClusterVerb::Init(args)) => cluster::init(&args).map(Answer::done),
         Verb::Context(verb) => context::run(verb, global),

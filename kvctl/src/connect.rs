@@ -52,7 +52,7 @@ impl Session {
         Client::new(self.options.clone())
     }
 
-    /// A client that reads from the node of this name, or from any.
+    /// A client that asks the node of this name and no other, or any.
     pub(crate) async fn reader(&self, node: Option<&str>) -> Result<Client, Fault> {
         let client = self.client();
         let Some(name) = node else {

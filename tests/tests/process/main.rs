@@ -8,6 +8,7 @@ mod catch_up;
 mod certificates;
 mod damage;
 mod demo;
+mod discard;
 mod diverge;
 mod kill;
 mod member;
