@@ -20,6 +20,8 @@ pub struct Facts {
     pub disk_free_bytes: u64,
     /// When the certificate ends, RFC 3339.
     pub certificate_expires: String,
+    /// The longest turn of the loop in the last seconds, in microseconds.
+    pub longest_turn_us: u64,
 }
 
 impl Driver {
@@ -70,6 +72,7 @@ impl Driver {
             uptime_s: self.now * TICK_MS / 1000,
             version: env!("CARGO_PKG_VERSION").into(),
             repair: self.repair_progress(),
+            longest_turn_us: self.facts.longest_turn_us,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use raft_core::{LogIndex, NodeId};
 use raft_log::ReadError;
@@ -99,6 +99,17 @@ struct Shell {
     stopping: Option<tokio::time::Instant>,
 }
 
+/// What ended a wait of the loop.
+enum Woken {
+    Report(FromLog),
+    Tick,
+    Network(NetEvent),
+    Event(Event),
+    Socket(SocketClient),
+    /// `None`: nobody holds the node any more.
+    Control(Option<Control>),
+}
+
 /// Why the loop ends.
 enum End {
     Stopped,
@@ -192,25 +203,42 @@ impl Shell {
         // After a pause the missed ticks are not made up for: a burst of them would look like an election timeout.
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            tokio::select! {
+            let woken = tokio::select! {
                 biased;
-                Some(said) = self.reports.recv() => self.take_report(said)?,
-                _ = clock.tick() => self.tick(),
-                Some(event) = self.network.recv() => self.take_network(event)?,
-                Some(event) = self.inbox.recv() => self.take_event(event),
-                Some(client) = self.on_socket.recv() => self.clients.serve(client, self.tasks.inbox.clone()),
-                control = controls.recv() => if self.take_control(control) { return Ok(End::Crashed) },
+                Some(said) = self.reports.recv() => Woken::Report(said),
+                _ = clock.tick() => Woken::Tick,
+                Some(event) = self.network.recv() => Woken::Network(event),
+                Some(event) = self.inbox.recv() => Woken::Event(event),
+                Some(client) = self.on_socket.recv() => Woken::Socket(client),
+                control = controls.recv() => Woken::Control(control),
+            };
+            let begun = Instant::now();
+            if let Some(end) = self.take_turn(woken)? {
+                return Ok(end);
             }
-            self.drain()?;
-            let effects = self.driver.turn();
-            if self.carry_out(effects)?
-                || self
-                    .stopping
-                    .is_some_and(|limit| limit <= tokio::time::Instant::now())
-            {
-                return Ok(End::Stopped);
+            self.facts.note_turn(begun.elapsed());
+        }
+    }
+
+    /// Takes what woke the loop and all else that has arrived, and does what is to be done about it.
+    fn take_turn(&mut self, woken: Woken) -> Result<Option<End>, Failure> {
+        match woken {
+            Woken::Report(said) => self.take_report(said)?,
+            Woken::Tick => self.tick(),
+            Woken::Network(event) => self.take_network(event)?,
+            Woken::Event(event) => self.take_event(event),
+            Woken::Socket(client) => self.clients.serve(client, self.tasks.inbox.clone()),
+            Woken::Control(control) => {
+                if self.take_control(control) {
+                    return Ok(Some(End::Crashed));
+                }
             }
         }
+        self.drain()?;
+        let effects = self.driver.turn();
+        let done = self.carry_out(effects)?;
+        let is_over = |limit: tokio::time::Instant| limit <= tokio::time::Instant::now();
+        Ok((done || self.stopping.is_some_and(is_over)).then_some(End::Stopped))
     }
 
     /// Takes everything else that has arrived, so that it shares one batch, one sync and one write per stream.

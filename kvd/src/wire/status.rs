@@ -184,6 +184,9 @@ pub struct NodeStatus {
     pub version: String,
     /// How the repair of its log stands; `None` unless entries are damaged.
     pub repair: Option<RepairProgress>,
+    /// For how long its loop was busy with one turn at most in the last ten seconds, in microseconds: nothing is applied or
+    /// answered meanwhile.
+    pub longest_turn_us: u64,
 }
 
 #[cfg(test)]
@@ -207,6 +210,7 @@ mod tests {
             "state_hash": {"applied": 9, "hash": "0123456789abcdef", "agreed": 8, "alarm": "no majority"},
             "certificate_expires": "2027-11-21T00:00:00Z", "uptime_s": 5, "version": "0.1.0",
             "repair": {"damaged": 3, "first": 17, "waiting_for": ["n2", "n3"]},
+            "longest_turn_us": 6,
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(

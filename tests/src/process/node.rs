@@ -124,6 +124,12 @@ impl NodeProcess {
         self.child.is_some()
     }
 
+    /// The process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// `kill -9`, and waits until it is gone.
     ///
     /// # Panics

@@ -207,6 +207,7 @@ pub(crate) fn status() -> NodeStatus {
             first: 17,
             waiting_for: vec!["n2".into(), "n3".into()],
         }),
+        longest_turn_us: 6,
     }
 }
 
