@@ -45,6 +45,7 @@ use crate::snapshots::Suspect;
 use crate::wire::client::{MemberAddress, RequestFrame, ResponseFrame};
 use crate::wire::peer::PeerMessage;
 
+pub use self::applying::TURN_APPLY_BYTES;
 pub use self::snapshotting::{SnapshotOrder, StagedSnapshot};
 pub use self::status::Facts;
 
@@ -245,6 +246,7 @@ pub struct Driver {
     now: u64,
     persisted: PersistId,
     committed_noted: LogIndex,
+    applying: applying::Applying,
     /// Messages that promise durable state, each with the persist that must be on disk before it may leave.
     held: VecDeque<(PersistId, Vec<Envelope>)>,
     boots: BTreeMap<NodeId, u64>,
@@ -292,6 +294,7 @@ impl Driver {
             now: 0,
             persisted: PersistId(0),
             committed_noted: LogIndex(0),
+            applying: applying::Applying::default(),
             held: VecDeque::new(),
             boots: BTreeMap::new(),
             links: BTreeSet::new(),
@@ -327,6 +330,7 @@ impl Driver {
         if self.halted {
             return;
         }
+        self.tell_applied();
         match event {
             Event::Tick => self.handle_tick(),
             Event::Peer { from, message } => self.handle_peer(from, message),
@@ -369,7 +373,9 @@ impl Driver {
 
     /// Works on what the events of this turn brought, and returns what must be done about it, in order.
     pub fn turn(&mut self) -> Vec<Effect> {
+        self.applying.begin_turn();
         if !self.halted {
+            self.tell_applied();
             self.route_writes();
             self.route_reads();
             self.run_core();

@@ -344,10 +344,7 @@ fn restarts(cluster: &mut Cluster, keys: u64) {
     cluster.start_all();
     open_runtime().block_on(async {
         let client = Client::new(options(cluster));
-        client
-            .write(put(0))
-            .await
-            .expect("the cluster comes back");
+        client.write(put(0)).await.expect("the cluster comes back");
         client.close().await;
     });
     println!(

@@ -112,10 +112,7 @@ impl Node {
         let name = report.name.clone()?;
         let (status, state) = match &report.status {
             Ok(status) => (status.clone(), State::Ordered),
-            Err(found) => (
-                NodeStatus::default(),
-                State::Unreachable(found.to_string()),
-            ),
+            Err(found) => (NodeStatus::default(), State::Unreachable(found.to_string())),
         };
         Some(Node {
             name,

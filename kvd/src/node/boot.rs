@@ -6,7 +6,7 @@ use raft_log::{Binding, Options, Reader, WalError};
 use raft_net::{Credentials, EndpointOptions, Hello, Identity as CertificateIdentity, PeerAddress};
 
 use crate::config::Config;
-use crate::driver::{Driver, DriverOptions, HASH_EVERY, TICK_MS};
+use crate::driver::{Driver, DriverOptions, HASH_EVERY, TICK_MS, TURN_APPLY_BYTES};
 use crate::exit::{ExitCode, Failure};
 use crate::identity::Identity;
 use crate::kv::limits::CommandLimits;
@@ -161,6 +161,7 @@ fn core_config(config: &Config, node: u64, seed: u64) -> raft_core::Config {
     core.election_timeout_ticks = ticks(config.raft.election_timeout);
     core.heartbeat_ticks = ticks(config.raft.heartbeat);
     core.max_uncommitted_bytes = config.limits.uncommitted_bytes;
+    core.max_apply_bytes = TURN_APPLY_BYTES;
     core
 }
 

@@ -108,6 +108,8 @@ enum Woken {
     Socket(SocketClient),
     /// `None`: nobody holds the node any more.
     Control(Option<Control>),
+    /// The driver has work left over from the turn before.
+    More,
 }
 
 /// Why the loop ends.
@@ -211,6 +213,8 @@ impl Shell {
                 Some(event) = self.inbox.recv() => Woken::Event(event),
                 Some(client) = self.on_socket.recv() => Woken::Socket(client),
                 control = controls.recv() => Woken::Control(control),
+                // Lets the connections have their turn before it goes on.
+                () = tokio::task::yield_now(), if self.driver.has_more() => Woken::More,
             };
             let begun = Instant::now();
             if let Some(end) = self.take_turn(woken)? {
@@ -233,6 +237,7 @@ impl Shell {
                     return Ok(Some(End::Crashed));
                 }
             }
+            Woken::More => {}
         }
         self.drain()?;
         let effects = self.driver.turn();

@@ -6,6 +6,7 @@
     reason = "the modules of one test share their helpers"
 )]
 
+mod applying;
 mod disk;
 mod door;
 mod durability;

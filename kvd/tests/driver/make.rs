@@ -1,6 +1,6 @@
 //! Drivers as the tests begin with them.
 
-use kvd::driver::{Driver, DriverOptions, Event, HASH_EVERY};
+use kvd::driver::{Driver, DriverOptions, Event, HASH_EVERY, TURN_APPLY_BYTES};
 use kvd::kv::limits::{CommandLimits, StoreLimits};
 use kvd::kv::store::Store;
 use kvd::log_cache::LogCache;
@@ -45,6 +45,7 @@ pub fn options(id: u64, count: u64) -> DriverOptions {
 pub fn driver(id: u64, count: u64, options: DriverOptions, disk: &Disk) -> Driver {
     let mut config = raft_core::Config::new(NodeId(id), 0x5EED + id);
     config.election_timeout_ticks = u32::try_from(ET).unwrap();
+    config.max_apply_bytes = TURN_APPLY_BYTES;
     let initial = InitialState {
         configuration: Configuration::new((1..=count).map(NodeId)),
         ..InitialState::default()

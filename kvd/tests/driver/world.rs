@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use kvd::driver::{
     ClientId, Driver, DriverOptions, Effect, Event, SnapshotOrder, StagedSnapshot, TICK_MS,
-    WrittenSnapshot,
+    TURN_APPLY_BYTES, WrittenSnapshot,
 };
 use kvd::kv::auth::{Principal, Role};
 use kvd::kv::command::{CommandResult, RangeQuery};
@@ -165,7 +165,6 @@ impl World {
         self.node_mut(id).driver.handle(event);
     }
 
-    /// One turn of a driver.
     pub fn turn(&mut self, id: u64) {
         let member = self.members.get_mut(&id).unwrap();
         let effects = member.driver.turn();
