@@ -5,6 +5,7 @@
 
 mod cluster;
 mod context;
+mod faults;
 mod line;
 mod shell;
 

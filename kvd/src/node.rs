@@ -15,6 +15,7 @@ mod shell;
 mod snapshot_tasks;
 mod unix_socket;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -54,10 +55,33 @@ pub(crate) enum Control {
     },
     /// A client in the same process, over a stream of its own.
     Connect(Box<embedded::EmbeddedClient>),
-    /// Drop all datagrams to and from these addresses.
-    Cut(Vec<SocketAddr>),
+    /// Drop or delay datagrams to and from these addresses.
+    Impair(BTreeMap<SocketAddr, raft_net::Path>),
+    /// Stand still until `wait` says how to go on; `stands` is told when that has begun.
+    Pause {
+        stands: std::sync::mpsc::Sender<()>,
+        wait: std::sync::mpsc::Receiver<Crash>,
+    },
     /// Wait this long before anything is written to the log.
     SlowDisk(Duration),
+}
+
+/// Ends a node that stands still.
+#[derive(Debug)]
+pub(crate) struct Crash;
+
+/// A node that stands still, see [`Node::pause`]. It goes on when this is dropped.
+#[derive(Debug)]
+pub struct Paused {
+    crash: std::sync::mpsc::Sender<Crash>,
+}
+
+impl Paused {
+    /// Ends the node as [`Node::crash`] does, without a step in between.
+    pub fn crash(self) {
+        // A node that is gone needs no crash.
+        let _ = self.crash.send(Crash);
+    }
 }
 
 /// A cheap way to ask a node in the same process, for the HTTP door and the demo's shell.
@@ -171,9 +195,20 @@ impl Node {
         let _ = self.controls.try_send(Control::Crash);
     }
 
-    /// Drops all datagrams to and from these addresses, until called again.
-    pub fn cut(&self, from: Vec<SocketAddr>) {
-        let _ = self.controls.try_send(Control::Cut(from));
+    /// Drops or delays real datagrams between this node and these addresses, until called again.
+    pub fn impair(&self, paths: BTreeMap<SocketAddr, raft_net::Path>) {
+        let _ = self.controls.try_send(Control::Impair(paths));
+    }
+
+    /// Makes the node stand still as SIGSTOP does a process: it neither receives, nor sends, nor notices that time goes by. Only
+    /// what its log thread was given before is still written. Blocks until the node stands; `None` if it is gone, or too busy.
+    pub fn pause(&self) -> Option<Paused> {
+        let (crash, wait) = std::sync::mpsc::channel();
+        let (stands, told) = std::sync::mpsc::channel();
+        let pause = Control::Pause { stands, wait };
+        self.controls.try_send(pause).ok()?;
+        told.recv().ok()?;
+        Some(Paused { crash })
     }
 
     /// Makes the disk of the log slow: before anything is written and synced the log waits this long, until called again.

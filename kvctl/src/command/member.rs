@@ -87,8 +87,8 @@ async fn remove(
         let question = format!(
             "{} will leave for good and can never come back.\n  before  {}\n  after   {}\nRemove?",
             nodes.join(", "),
-            arithmetic(&before),
-            arithmetic(&after),
+            before,
+            after,
         );
         context::confirm(&question, global)?;
     } else if confirmed.iter().collect::<BTreeSet<_>>() != names {
@@ -163,25 +163,6 @@ async fn join(
     Ok(Answer::done(changed))
 }
 
-/// What decisions take, for people.
-fn arithmetic(quorum: &Quorum) -> String {
-    let learners = match quorum.learners {
-        0 => String::new(),
-        1 => " and 1 learner".to_owned(),
-        count => format!(" and {count} learners"),
-    };
-    let reached = match quorum.reachable < quorum.voters {
-        true => format!(", {} of them reached", quorum.reachable),
-        false => String::new(),
-    };
-    format!(
-        "{} voters{learners}{reached}; quorum is {}, {} more may fail",
-        quorum.voters,
-        quorum.quorum,
-        quorum.spare()
-    )
-}
-
 fn quorum_json(quorum: &Quorum) -> Value {
     json!({
         "voters": quorum.voters,
@@ -220,8 +201,8 @@ impl View for Changed {
         };
         let mut lines = vec![
             format!("{head} {}", self.done),
-            format!("  before  {}", arithmetic(&self.before)),
-            format!("  after   {}", arithmetic(&self.after)),
+            format!("  before  {}", self.before),
+            format!("  after   {}", self.after),
         ];
         for bundle in &self.bundles {
             let bundle = bundle.display();
@@ -303,7 +284,7 @@ impl View for List {
             text.push_str(line.join("  ").trim_end());
             text.push('\n');
         }
-        text.push_str(&arithmetic(&self.0.quorum));
+        text.push_str(&self.0.quorum.to_string());
         text.push('\n');
         text.into_bytes()
     }
@@ -346,21 +327,6 @@ mod tests {
         reachable: 3,
         learners: 0,
     };
-
-    #[test]
-    fn the_arithmetic_says_how_many_more_may_fail() {
-        assert_eq!(arithmetic(&THREE), "3 voters; quorum is 2, 1 more may fail");
-        let worse = Quorum {
-            voters: 4,
-            quorum: 3,
-            reachable: 3,
-            learners: 1,
-        };
-        assert_eq!(
-            arithmetic(&worse),
-            "4 voters and 1 learner, 3 of them reached; quorum is 3, 0 more may fail"
-        );
-    }
 
     #[test]
     fn a_change_is_told_in_every_format() {

@@ -1,18 +1,22 @@
-//! The nodes of a demo: made as an operator would make them, started and stopped one by one.
+//! The nodes of a demo: started and stopped one by one, with the faults that they have.
 
+mod files;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use raft_net::Credentials;
 
+use self::files::Files;
 use super::context::DemoContext;
-use crate::config::Config;
-use crate::exit::{ExitCode, Failure};
-use crate::found::{self, Founding};
-use crate::join::join;
-use crate::node::Node;
-
-const CERTIFICATE_DAYS: u32 = 30;
+use super::faults::Faults;
+use crate::bundle::BundleMember;
+use crate::config::{Config, Sources};
+use crate::exit::Failure;
+use crate::found;
+use crate::node::{Node, Paused};
+use crate::wire::client::MemberAddress;
 
 /// Smaller than by default, so that a demo starts at once.
 const SEGMENT_BYTES: u64 = 8 << 20;
@@ -23,86 +27,128 @@ pub(super) struct DemoNode {
     pub(super) name: String,
     pub(super) address: SocketAddr,
     pub(super) http: Option<SocketAddr>,
+    dir: PathBuf,
     config: Config,
+    // Before the node, so that it goes on first.
+    paused: Option<Paused>,
     running: Option<Node>,
 }
 
 impl DemoNode {
+    /// Starts the node whose files are in `dir`.
+    fn start(dir: &Path) -> Result<DemoNode, Failure> {
+        let loaded = Config::load(&Sources {
+            file: Some(dir.join("kvd.toml")),
+            ..Sources::default()
+        })?;
+        let mut config = loaded.config;
+        config.log.segment_bytes = SEGMENT_BYTES;
+        config.log.max_bytes = LOG_BYTES_MAX;
+        config.log.reserve_bytes = SEGMENT_BYTES;
+        let node = Node::start(config.clone())?;
+        Ok(DemoNode {
+            name: config.node.name.clone(),
+            address: node.address(),
+            http: node.http(),
+            dir: dir.to_owned(),
+            config,
+            paused: None,
+            running: Some(node),
+        })
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// The node, if it can be asked.
+    pub(super) fn answering(&self) -> Option<&Node> {
+        self.running.as_ref().filter(|_| !self.is_paused())
+    }
+
+    /// The directory of its log.
+    pub(super) fn log_dir(&self) -> PathBuf {
+        self.config.node.data.join("log")
     }
 
     pub(super) fn http_text(&self) -> String {
         self.http
             .map_or_else(|| "off".into(), |address| address.to_string())
     }
+
+    fn take(&mut self) -> Result<Node, String> {
+        let name = &self.name;
+        let node = self.running.take();
+        node.ok_or_else(|| format!("{name} is not running"))
+    }
+}
+
+/// Nodes that have their directories, and are neither members nor started.
+pub(super) struct Newcomers {
+    members: Vec<BundleMember>,
+    dirs: Vec<PathBuf>,
 }
 
 /// All nodes of a demo and the files they live from.
 pub(super) struct Cluster {
     dir: PathBuf,
-    nodes: Vec<DemoNode>,
     generation: u32,
+    files: Files,
+    nodes: Vec<DemoNode>,
+    faults: Faults,
     context: Option<DemoContext>,
 }
 
 impl Cluster {
-    /// Makes and starts `count` nodes below `dir`.
+    /// Makes and starts `count` nodes below `dir`, or starts those that are there.
     pub(super) fn start(dir: &Path, count: usize) -> Result<Cluster, Failure> {
         let mut cluster = Cluster {
             dir: dir.to_owned(),
-            nodes: Vec::new(),
             generation: 0,
+            files: Files::open(dir, count)?,
+            nodes: Vec::new(),
+            faults: Faults::default(),
             context: None,
         };
-        cluster.found(count)?;
+        cluster.start_listed()?;
         Ok(cluster)
     }
 
     /// Stops what runs and starts `count` fresh nodes.
     pub(super) fn restart_fresh(&mut self, count: usize) -> Result<(), Failure> {
         self.stop_all()?;
-        self.generation += 1;
         self.nodes.clear();
-        self.found(count)
+        self.faults = Faults::default();
+        self.generation += 1;
+        self.files = Files::open(&self.dir(), count)?;
+        self.start_listed()
     }
 
-    fn found(&mut self, count: usize) -> Result<(), Failure> {
-        let home = self.home();
-        if !home.join("admin.pem").exists() {
-            found(&home, count)?;
+    fn start_listed(&mut self) -> Result<(), Failure> {
+        for dir in self.files.list()? {
+            self.nodes.push(DemoNode::start(&dir)?);
         }
-        for number in 1..=count {
-            let name = format!("n{number}");
-            let mut config = Config::below(&home.join(&name))?;
-            config.log.segment_bytes = SEGMENT_BYTES;
-            config.log.max_bytes = LOG_BYTES_MAX;
-            config.log.reserve_bytes = SEGMENT_BYTES;
-            let node = Node::start(config.clone())?;
-            let (address, http) = (node.address(), node.http());
-            self.nodes.push(DemoNode {
-                name,
-                address,
-                http,
-                config,
-                running: Some(node),
-            });
-        }
-        // The old one first: dropping it removes the name.
-        self.context = None;
-        self.context = DemoContext::write(self.endpoints(), &home);
+        self.write_context();
         Ok(())
     }
 
-    fn home(&self) -> PathBuf {
+    /// Tells `kvctl` where the nodes are now.
+    fn write_context(&mut self) {
+        // The old one first: dropping it removes the name.
+        self.context = None;
+        self.context = DemoContext::write(self.endpoints(), &self.dir());
+    }
+
+    /// The directory of everything.
+    pub(super) fn dir(&self) -> PathBuf {
         match self.generation {
             0 => self.dir.clone(),
             later => self.dir.join(format!("cluster-{later}")),
         }
-    }
-
-    pub(super) fn dir(&self) -> PathBuf {
-        self.home()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -118,7 +164,7 @@ impl Cluster {
         if self.context.is_some() {
             return "--context demo".into();
         }
-        let dir = self.home().display().to_string();
+        let dir = self.dir().display().to_string();
         let endpoints = self.endpoints().join(",");
         format!("-e {endpoints} --ca {dir}/ca.pem --cert {dir}/admin.pem --key {dir}/admin.key")
     }
@@ -133,10 +179,10 @@ impl Cluster {
 
     /// The certificate that `kvctl` uses too.
     pub(super) fn admin_credentials(&self) -> Result<Credentials, Failure> {
-        Ok(found::load_admin(&self.home())?)
+        Ok(found::load_admin(&self.dir())?)
     }
 
-    /// The running node of this name.
+    /// The node of this name, if it runs.
     pub(super) fn running(&self, name: &str) -> Result<&Node, String> {
         let node = self.node(name)?;
         node.running
@@ -144,67 +190,170 @@ impl Cluster {
             .ok_or_else(|| format!("{name} is not running"))
     }
 
-    fn node(&self, name: &str) -> Result<&DemoNode, String> {
-        self.nodes
-            .iter()
-            .find(|node| node.name == name)
-            .ok_or_else(|| format!("no node is called {name}"))
+    /// The node of this name, if it can be asked.
+    pub(super) fn answering(&self, name: &str) -> Result<&Node, String> {
+        self.running(name)?;
+        let node = self.node(name)?.answering();
+        node.ok_or_else(|| format!("{name} is paused"))
     }
 
-    fn take(&mut self, name: &str) -> Result<Node, String> {
-        self.node(name)?;
-        let node = self
-            .nodes
-            .iter_mut()
+    /// The node of this name.
+    pub(super) fn node(&self, name: &str) -> Result<&DemoNode, String> {
+        let mut nodes = self.nodes.iter();
+        nodes
             .find(|node| node.name == name)
-            .expect("just found");
-        node.running
-            .take()
-            .ok_or_else(|| format!("{name} is not running"))
+            .ok_or_else(|| unknown(name))
+    }
+
+    fn node_mut(&mut self, name: &str) -> Result<&mut DemoNode, String> {
+        let mut nodes = self.nodes.iter_mut();
+        nodes
+            .find(|node| node.name == name)
+            .ok_or_else(|| unknown(name))
     }
 
     pub(super) fn crash(&mut self, name: &str) -> Result<(), String> {
-        let node = self.take(name)?;
-        node.crash();
-        node.join().map_err(|failure| failure.to_string())
+        let node = self.node_mut(name)?;
+        let running = node.take()?;
+        match node.paused.take() {
+            Some(paused) => paused.crash(),
+            None => running.crash(),
+        }
+        running.join().map_err(|failure| failure.to_string())
     }
 
     pub(super) fn shutdown(&mut self, name: &str) -> Result<(), String> {
-        let node = self.take(name)?;
-        node.shutdown();
-        node.join().map_err(|failure| failure.to_string())
+        let node = self.node_mut(name)?;
+        if node.is_paused() {
+            return Err(format!("{name} is paused, and does not hear of it"));
+        }
+        let running = node.take()?;
+        running.shutdown();
+        running.join().map_err(|failure| failure.to_string())
     }
 
     pub(super) fn restart(&mut self, name: &str) -> Result<(), String> {
-        if self.node(name)?.is_running() {
+        let node = self.node_mut(name)?;
+        if node.is_running() {
             return Err(format!("{name} is running"));
         }
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .expect("just found");
-        node.running =
-            Some(Node::start(node.config.clone()).map_err(|failure| failure.to_string())?);
+        let started = Node::start(node.config.clone()).map_err(|failure| failure.to_string())?;
+        node.http = started.http();
+        node.running = Some(started);
+        self.apply_faults();
         Ok(())
     }
 
-    /// Drops all datagrams between each pair in `cuts`; all other links carry again.
-    pub(super) fn cut(&self, cuts: &[(String, String)]) {
+    pub(super) fn pause(&mut self, name: &str) -> Result<(), String> {
+        let node = self.node_mut(name)?;
+        if node.is_paused() {
+            return Err(format!("{name} is paused already"));
+        }
+        let running = node.running.as_ref();
+        let running = running.ok_or_else(|| format!("{name} is not running"))?;
+        let paused = running.pause();
+        node.paused = Some(paused.ok_or_else(|| format!("{name} does not answer"))?);
+        Ok(())
+    }
+
+    pub(super) fn resume(&mut self, name: &str) -> Result<(), String> {
+        let paused = self.node_mut(name)?.paused.take();
+        paused
+            .map(drop)
+            .ok_or_else(|| format!("{name} is not paused"))
+    }
+
+    /// Changes the faults, and lets the running nodes have them.
+    pub(super) fn change_faults(&mut self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.faults);
+        self.apply_faults();
+    }
+
+    fn apply_faults(&self) {
         for node in &self.nodes {
             let Some(running) = &node.running else {
                 continue;
             };
-            let lost = self.nodes.iter().filter(|other| {
-                let is = |a: &str, b: &str| a == node.name && b == other.name;
-                cuts.iter().any(|(a, b)| is(a, b) || is(b, a))
-            });
-            running.cut(lost.map(|other| other.address).collect());
+            let others = self.nodes.iter().filter(|other| other.name != node.name);
+            let paths: BTreeMap<SocketAddr, raft_net::Path> = others
+                .map(|other| (other.address, self.faults.path(&node.name, &other.name)))
+                .collect();
+            running.impair(paths);
+            running.slow_disk(self.faults.disk_delay(&node.name));
         }
+    }
+
+    /// Ids and addresses for nodes that are to join.
+    pub(super) fn new_members(&self, names: &[String]) -> Result<Vec<BundleMember>, String> {
+        for name in names {
+            crate::names::check_name(name).map_err(|why| format!("the name {name} {why}"))?;
+            if self.nodes.iter().any(|node| node.name == *name) {
+                return Err(format!("there is a node {name} already"));
+            }
+        }
+        files::new_members(names).map_err(|failure| failure.to_string())
+    }
+
+    /// Makes certificates and directories for nodes that are to join; `present` are the members that they are told of.
+    pub(super) fn prepare(
+        &self,
+        members: Vec<BundleMember>,
+        present: &[MemberAddress],
+    ) -> Result<Newcomers, String> {
+        let present = present.iter().map(|member| BundleMember {
+            name: member.name.clone(),
+            id: member.id,
+            address: member.address.clone(),
+        });
+        let all: Vec<BundleMember> = present.chain(members.iter().cloned()).collect();
+        let joined = members
+            .iter()
+            .map(|member| self.files.join_later(member, &all));
+        let dirs: Result<Vec<PathBuf>, Failure> = joined.collect();
+        let dirs = dirs.map_err(|failure| failure.to_string())?;
+        Ok(Newcomers { members, dirs })
+    }
+
+    /// Starts nodes that have become members.
+    pub(super) fn admit(&mut self, newcomers: Newcomers) -> Result<(), String> {
+        let said = |failure: Failure| failure.to_string();
+        for dir in &newcomers.dirs {
+            self.nodes.push(DemoNode::start(dir).map_err(said)?);
+        }
+        self.remember_nodes().map_err(said)
+    }
+
+    /// Removes the directories of nodes that did not become members.
+    pub(super) fn take_back(&self, newcomers: &Newcomers) -> Result<(), String> {
+        let mut dirs = newcomers.dirs.iter();
+        let removed = dirs.try_for_each(|dir| self.files.take_back(dir));
+        removed.map_err(|failure| failure.to_string())
+    }
+
+    /// Stops a node that is no member any more, and forgets it. Its directory stays.
+    pub(super) fn retire(&mut self, name: &str) -> Result<(), String> {
+        let node = self.node_mut(name)?;
+        node.paused = None;
+        if node.is_running() {
+            self.shutdown(name)?;
+        }
+        self.nodes.retain(|node| node.name != name);
+        self.faults.forget(name);
+        self.apply_faults();
+        self.remember_nodes().map_err(|failure| failure.to_string())
+    }
+
+    fn remember_nodes(&mut self) -> Result<(), Failure> {
+        let dirs = self.nodes.iter().map(|node| node.dir.as_path());
+        self.files.write_list(dirs)?;
+        self.apply_faults();
+        self.write_context();
+        Ok(())
     }
 
     /// Stops every node in good order.
     pub(super) fn stop_all(&mut self) -> Result<(), Failure> {
+        self.nodes.iter_mut().for_each(|node| node.paused = None);
         let running: Vec<Node> = self
             .nodes
             .iter_mut()
@@ -216,38 +365,13 @@ impl Cluster {
     }
 }
 
-/// Certificates, bundles and joined directories for `count` nodes on loopback.
-fn found(home: &Path, count: usize) -> Result<(), Failure> {
-    std::fs::create_dir_all(home).map_err(|error| Failure::storage(home, &error))?;
-    let cannot = |error: &dyn std::fmt::Display| Failure::new(ExitCode::CannotStart, error);
-    let founding = Founding::on_loopback("demo", count).map_err(|error| cannot(&error))?;
-    let authority = founding.authority();
-    let admin = authority
-        .issue_admin("demo", CERTIFICATE_DAYS)
-        .map_err(|error| cannot(&error))?;
-    write(&home.join("ca.pem"), authority.ca_pem())?;
-    write(&home.join("admin.key"), &admin.key_pem)?;
-    for mut bundle in founding.bundles().map_err(|error| cannot(&error))? {
-        bundle.http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        bundle.write_file(&found::bundle_file(home, &bundle.node))?;
-        join(&bundle, Some(&home.join(&bundle.node)))?;
+impl Newcomers {
+    /// Who they are.
+    pub(super) fn members(&self) -> &[BundleMember] {
+        &self.members
     }
-    // Last: its presence says that everything else is there.
-    write(&home.join("admin.pem"), &admin.cert_pem)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let options = || {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-    };
-    options()
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| Failure::storage(path, &error))
+fn unknown(name: &str) -> String {
+    format!("no node is called {name}")
 }

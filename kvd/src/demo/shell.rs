@@ -1,8 +1,13 @@
 //! The demo's shell: lines in, effects on the cluster out.
 
-use std::time::{Duration, Instant};
+mod faults;
+mod keys;
+mod log;
+mod members;
+mod show;
 
-use bytes::Bytes;
+use std::time::Duration;
+
 use tokio::runtime::Runtime;
 
 use super::cluster::Cluster;
@@ -10,12 +15,13 @@ use super::line::{HELP, Line};
 use crate::client::{Client, ClientOptions};
 use crate::exit::{ExitCode, Failure};
 use crate::kv::auth::{Principal, Role};
-use crate::kv::command::{Command, KeyRange, Op, OpResult, RangeQuery};
-use crate::wire::client::{Consistency, Request, Response};
+use crate::wire::client::{Request, Response};
 use crate::wire::status::NodeStatus;
 
 /// How long a command may take; longer than two elections.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two looks at what is to happen.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether the shell goes on.
 pub(super) enum Flow {
@@ -23,13 +29,12 @@ pub(super) enum Flow {
     Quit,
 }
 
-/// A cluster, a client of it, and what was typed before.
+/// A cluster, a client of it, and what was read last.
 pub(super) struct Shell {
     cluster: Cluster,
     client: Client,
     runtime: Runtime,
     last_value: Option<String>,
-    cuts: Vec<(String, String)>,
 }
 
 impl Shell {
@@ -44,7 +49,6 @@ impl Shell {
             client,
             runtime,
             last_value: None,
-            cuts: Vec::new(),
         })
     }
 
@@ -58,45 +62,31 @@ impl Shell {
             Line::Set { key, value, via } => self.set(key, value, via.as_deref())?,
             Line::Get { key, via } => self.get(key, via.as_deref())?,
             Line::Del { key } => self.delete(key)?,
+            Line::Cas { key, old, new } => self.compare_and_set(&key, old, new)?,
             Line::Expect(wanted) => self.expect(&wanted)?,
-            Line::Disconnect { node, other } => self.disconnect(node, other)?,
+            Line::Disconnect { node, other } => self.disconnect(&node, other.as_deref())?,
             Line::Reconnect { node } => self.reconnect(&node)?,
+            Line::Partition(one, other) => self.partition(&one, &other)?,
             Line::Heal => self.heal(),
-            Line::Crash { node } => {
-                self.cluster.crash(&node)?;
-                println!("{node} crashed");
-            }
-            Line::Restart { node } => {
-                self.cluster.restart(&node)?;
-                self.cluster.cut(&self.cuts);
-                println!("{node} started");
-            }
-            Line::Shutdown { node } => {
-                self.cluster.shutdown(&node)?;
-                println!("{node} stopped");
-            }
+            Line::Delay { node, other, delay } => self.delay(&node, &other, delay)?,
+            Line::Loss { node, other, share } => self.lose(&node, &other, share)?,
+            Line::SlowDisk { node, delay } => self.slow_disk(&node, delay)?,
+            Line::Crash { node } => self.crash(&node)?,
+            Line::Restart { node } => self.restart(&node)?,
+            Line::Pause { node } => self.pause(&node)?,
+            Line::Resume { node } => self.resume(&node)?,
+            Line::Shutdown { node } => self.shutdown(&node)?,
+            Line::Add(names) => self.add(&names)?,
+            Line::Remove(names) => self.remove(&names)?,
             Line::Leader => self.show_leader()?,
             Line::Transfer { node } => self.transfer(node)?,
-            Line::Nodes => self.show_nodes()?,
+            Line::Nodes => self.show_nodes(),
+            Line::Status => self.show_status(),
+            Line::Log { node, count } => self.show_log(&node, count)?,
+            Line::Discard { node } => self.discard(&node)?,
             Line::Sleep(duration) => std::thread::sleep(duration),
         }
         Ok(Flow::Go)
-    }
-
-    /// What stands before the cursor: leader and term, as one of the nodes sees them.
-    pub(super) fn prompt(&mut self) -> String {
-        let known = self
-            .statuses()
-            .into_iter()
-            .filter(|status| status.leader.is_some());
-        match known.max_by_key(|status| status.term) {
-            Some(status) => format!(
-                "{} term {}>",
-                status.leader.unwrap_or_default(),
-                status.term
-            ),
-            None => "no leader>".into(),
-        }
     }
 
     /// Stops everything that runs.
@@ -107,7 +97,6 @@ impl Shell {
 
     fn found(&mut self, count: usize) -> Result<(), String> {
         self.runtime.block_on(self.client.close());
-        self.cuts.clear();
         self.cluster
             .restart_fresh(count)
             .map_err(|failure| failure.to_string())?;
@@ -117,172 +106,31 @@ impl Shell {
         Ok(())
     }
 
-    fn set(&mut self, key: String, value: String, via: Option<&str>) -> Result<(), String> {
-        let op = Op::Put {
-            key: key.into(),
-            value: value.into(),
-            want_previous: false,
+    /// Asks one node in this process, as its owner.
+    fn ask(&self, name: &str, request: Request) -> Result<Response, String> {
+        let node = self.cluster.answering(name)?;
+        let who = Principal::new(Role::Internal, "demo");
+        let answer = self.runtime.block_on(node.asker().ask(who, request));
+        match answer {
+            Some(Response::Refused(refusal)) => Err(refusal.to_string()),
+            Some(response) => Ok(response),
+            None => Err(format!("{name} has ended")),
+        }
+    }
+
+    fn status_of(&self, name: &str) -> Result<NodeStatus, String> {
+        let answer = self.ask(name, Request::Status)?;
+        let Response::Status(status) = answer else {
+            return Err(format!("{name} answered {answer:?}"));
         };
-        let client = self.client(via)?;
-        let result = self
-            .runtime
-            .block_on(client.write(Command::Op(op)))
-            .map_err(|error| error.to_string())?;
-        match result.results.first() {
-            Some(OpResult::Put { version, .. }) => {
-                println!("OK  version {version}, revision {}", result.revision)
-            }
-            other => return Err(format!("the cluster answered {other:?}")),
-        }
-        Ok(())
+        Ok(*status)
     }
 
-    fn get(&mut self, key: String, via: Option<&str>) -> Result<(), String> {
-        let client = self.client(via)?;
-        let read = client.read(RangeQuery::key(key.clone()), Consistency::Linearizable);
-        let answer = self
-            .runtime
-            .block_on(read)
-            .map_err(|error| error.to_string())?;
-        let item = answer
-            .result
-            .items
-            .first()
-            .ok_or_else(|| format!("{key} is absent"))?;
-        let text = String::from_utf8_lossy(&item.value).into_owned();
-        println!("{text}");
-        self.last_value = Some(text);
-        Ok(())
-    }
-
-    fn delete(&mut self, key: String) -> Result<(), String> {
-        let op = Op::Delete {
-            range: KeyRange::Key(Bytes::from(key)),
-            want_previous: false,
-        };
-        let result = self
-            .runtime
-            .block_on(self.client.write(Command::Op(op)))
-            .map_err(|error| error.to_string())?;
-        match result.results.first() {
-            Some(OpResult::Deleted { count, .. }) => println!("{count} deleted"),
-            other => return Err(format!("the cluster answered {other:?}")),
-        }
-        Ok(())
-    }
-
-    fn expect(&self, wanted: &str) -> Result<(), String> {
-        match &self.last_value {
-            Some(found) if found == wanted => Ok(()),
-            Some(found) => Err(format!("expected {wanted}, found {found}")),
-            None => Err(format!("expected {wanted}, and nothing was read yet")),
-        }
-    }
-
-    fn disconnect(&mut self, node: String, other: Option<String>) -> Result<(), String> {
-        self.cluster.running(&node)?;
-        let others: Vec<String> = match other {
-            Some(other) => {
-                self.cluster.running(&other)?;
-                vec![other]
-            }
-            None => self
-                .cluster
-                .nodes()
-                .iter()
-                .map(|n| n.name.clone())
-                .filter(|n| *n != node)
-                .collect(),
-        };
-        self.cuts
-            .extend(others.into_iter().map(|other| (node.clone(), other)));
-        self.cluster.cut(&self.cuts);
-        println!("{node} disconnected");
-        Ok(())
-    }
-
-    fn reconnect(&mut self, node: &str) -> Result<(), String> {
-        self.cluster.running(node)?;
-        self.cuts.retain(|(a, b)| a != node && b != node);
-        self.cluster.cut(&self.cuts);
-        println!("{node} reconnected");
-        Ok(())
-    }
-
-    fn heal(&mut self) {
-        self.cuts.clear();
-        self.cluster.cut(&self.cuts);
-        println!("all links carry again");
-    }
-
-    /// Waits for a leader that lives, because after a crash there is none for a moment.
-    fn show_leader(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + TIMEOUT;
-        loop {
-            let leads =
-                |status: &NodeStatus| status.leader.as_deref() == Some(status.name.as_str());
-            if let Some(leader) = self
-                .statuses()
-                .into_iter()
-                .filter(leads)
-                .max_by_key(|status| status.term)
-            {
-                println!("{} leads term {}", leader.name, leader.term);
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err("no node leads".into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn transfer(&mut self, node: String) -> Result<(), String> {
-        let moved = self
-            .runtime
-            .block_on(self.client.transfer_leader(Some(node.clone())));
-        moved.map_err(|error| error.to_string())?;
-        println!("leadership is on its way to {node}");
-        Ok(())
-    }
-
-    fn show_nodes(&mut self) -> Result<(), String> {
-        let statuses = self.statuses();
-        for node in self.cluster.nodes() {
-            match statuses.iter().find(|status| status.name == node.name) {
-                Some(status) => println!(
-                    "{}  {:<9}  term {}  commit {}  applied {}  log {}..{}",
-                    node.name,
-                    status.role.as_str(),
-                    status.term,
-                    status.commit_index,
-                    status.last_applied,
-                    status.first_index,
-                    status.last_index
-                ),
-                None => println!("{}  stopped", node.name),
-            }
-        }
-        Ok(())
-    }
-
-    /// What each running node says of itself.
+    /// What each node that can be asked says of itself.
     fn statuses(&self) -> Vec<NodeStatus> {
-        let askers = self
-            .cluster
-            .nodes()
-            .iter()
-            .filter_map(|node| self.cluster.running(&node.name).ok());
-        let answers = askers.map(|node| {
-            let who = Principal::new(Role::Internal, "demo");
-            self.runtime
-                .block_on(node.asker().ask(who, Request::Status))
-        });
-        answers
-            .filter_map(|answer| match answer {
-                Some(Response::Status(status)) => Some(*status),
-                _ => None,
-            })
+        let nodes = self.cluster.nodes().iter();
+        nodes
+            .filter_map(|node| self.status_of(&node.name).ok())
             .collect()
     }
 

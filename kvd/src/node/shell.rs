@@ -17,7 +17,7 @@ use super::log_thread::{FromLog, LogThread};
 use super::scrub_thread::ScrubThread;
 use super::snapshot_tasks::SnapshotTasks;
 use super::unix_socket::{self, SocketClient};
-use super::{Asker, Control, admission, boot};
+use super::{Asker, Control, Crash, admission, boot};
 use crate::config::Config;
 use crate::driver::{ClientId, Driver, Effect, Event, TICK_MS};
 use crate::exit::{ExitCode, Failure};
@@ -383,15 +383,15 @@ impl Shell {
             Some(Control::Connect(client)) => {
                 self.clients.serve(*client, self.tasks.inbox.clone());
             }
-            Some(Control::Cut(from)) => {
-                let addresses = from
-                    .into_iter()
-                    .map(|address| (address, raft_net::Path::CUT))
-                    .collect();
-                self.endpoint.impair(&Impairment {
-                    addresses,
-                    ..Impairment::default()
-                });
+            Some(Control::Impair(addresses)) => self.endpoint.impair(&Impairment {
+                addresses,
+                ..Impairment::default()
+            }),
+            Some(Control::Pause { stands, wait }) => {
+                // Whoever asked has gone, and with it the other end: then the wait is over at once.
+                let _ = stands.send(());
+                // Blocks the thread on purpose: network, consensus and answers all run on it.
+                return matches!(wait.recv(), Ok(Crash));
             }
             Some(Control::SlowDisk(delay)) => self.log.slow_down(delay),
         }

@@ -3,6 +3,8 @@
 //! A version byte, then postcard. Enums are append-only; a change of shape needs a new version. Many requests may be in
 //! flight on one stream; answers come in any order and carry the id of their request.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -259,6 +261,27 @@ impl Quorum {
     /// How many voters may be lost before nothing can be written.
     pub fn spare(&self) -> u32 {
         self.reachable.saturating_sub(self.quorum)
+    }
+}
+
+/// What decisions take, for people.
+impl fmt::Display for Quorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} voters", self.voters)?;
+        match self.learners {
+            0 => {}
+            1 => f.write_str(" and 1 learner")?,
+            count => write!(f, " and {count} learners")?,
+        }
+        if self.reachable < self.voters {
+            write!(f, ", {} of them reached", self.reachable)?;
+        }
+        write!(
+            f,
+            "; quorum is {}, {} more may fail",
+            self.quorum,
+            self.spare()
+        )
     }
 }
 

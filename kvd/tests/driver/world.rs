@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use kvd::driver::{
     ClientId, Driver, DriverOptions, Effect, Event, SnapshotOrder, StagedSnapshot, TICK_MS,
-    TURN_APPLY_BYTES, WrittenSnapshot,
+    WrittenSnapshot,
 };
 use kvd::kv::auth::{Principal, Role};
 use kvd::kv::command::{CommandResult, RangeQuery};

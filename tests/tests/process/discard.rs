@@ -11,6 +11,8 @@ const WRITES: usize = 256;
 fn without_snapshots() -> Cluster {
     Cluster::builder()
         .set("log", "segment_bytes", "1MiB")
+        .set("limits", "value_bytes", "64KiB")
+        .set("limits", "request_bytes", "128KiB")
         .set("snapshot", "every_bytes", "512MiB")
         .build()
 }
@@ -21,7 +23,9 @@ fn overwrite(cluster: &Cluster) {
         format!("key{}\t{value}\n", number % 4)
     };
     let lines: String = (0..WRITES).map(line).collect();
-    cluster.kvctl_with(&["import", "-"], lines.as_bytes()).ok();
+    cluster
+        .kvctl_with(&["import", "-", "--batch", "4"], lines.as_bytes())
+        .ok();
     cluster.wait_converged();
 }
 

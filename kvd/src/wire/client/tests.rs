@@ -339,6 +339,24 @@ fn every_frame_comes_back_and_no_part_of_one_does() {
     );
 }
 
+#[test]
+fn the_arithmetic_says_how_many_more_may_fail() {
+    let mut quorum = Quorum {
+        voters: 3,
+        quorum: 2,
+        reachable: 3,
+        learners: 0,
+    };
+    assert_eq!(quorum.to_string(), "3 voters; quorum is 2, 1 more may fail");
+    quorum.voters = 4;
+    quorum.quorum = 3;
+    quorum.learners = 1;
+    assert_eq!(
+        quorum.to_string(),
+        "4 voters and 1 learner, 3 of them reached; quorum is 3, 0 more may fail"
+    );
+}
+
 /// Case 47 (the protocol's part): what may have happened is never called definite.
 #[test]
 fn outcomes_are_honest() {
