@@ -20,6 +20,14 @@ pub(crate) enum Key {
 const _: () = assert!(size_of::<Key>() == 40);
 
 impl Key {
+    /// A key of at most [`INLINE_BYTES`].
+    fn inline(key: &[u8]) -> Key {
+        let mut bytes = [0; INLINE_BYTES];
+        bytes[..key.len()].copy_from_slice(key);
+        let len = u8::try_from(key.len()).expect("INLINE_BYTES is less than 256");
+        Key::Inline { len, bytes }
+    }
+
     fn as_slice(&self) -> &[u8] {
         match self {
             Key::Inline { len, bytes } => &bytes[..usize::from(*len)],
@@ -43,13 +51,18 @@ impl Key {
 
 impl From<Bytes> for Key {
     fn from(key: Bytes) -> Key {
-        match u8::try_from(key.len()) {
-            Ok(len) if key.len() <= INLINE_BYTES => {
-                let mut bytes = [0; INLINE_BYTES];
-                bytes[..key.len()].copy_from_slice(&key);
-                Key::Inline { len, bytes }
-            }
-            Ok(_) | Err(_) => Key::Heap(key),
+        match key.len() <= INLINE_BYTES {
+            true => Key::inline(&key),
+            false => Key::Heap(key),
+        }
+    }
+}
+
+impl From<&[u8]> for Key {
+    fn from(key: &[u8]) -> Key {
+        match key.len() <= INLINE_BYTES {
+            true => Key::inline(key),
+            false => Key::Heap(Bytes::copy_from_slice(key)),
         }
     }
 }
@@ -110,6 +123,7 @@ mod tests {
         for a in &keys {
             let key = Key::from(a.clone());
             assert_eq!(key.to_bytes(), a);
+            assert_eq!(Key::from(&a[..]), key);
             assert_eq!(key.len(), a.len());
             assert!(
                 keys.iter()

@@ -121,6 +121,13 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     /// Sets a key, and hands back what it held.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let (previous, split) = Node::insert(&mut self.root, key, value, true);
+        self.grow(split);
+        self.len += usize::from(previous.is_none());
+        previous
+    }
+
+    /// Puts a root above the two halves of the old one.
+    fn grow(&mut self, split: Split<K, V>) {
         if let Some((separator, right)) = split {
             let left = std::mem::replace(&mut self.root, right);
             let len = left.len() + self.root.len();
@@ -131,8 +138,17 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
                 len,
             }));
         }
-        self.len += usize::from(previous.is_none());
-        previous
+    }
+
+    /// Appends a key above all others, without a search: false, and nothing is changed, if it is not above them.
+    pub fn push_last(&mut self, key: K, value: V) -> bool {
+        if self.root.last_key().is_some_and(|last| *last >= key) {
+            return false;
+        }
+        let split = Node::push_last(&mut self.root, key, value);
+        self.grow(split);
+        self.len += 1;
+        true
     }
 
     /// Removes a key, and hands back what it held.
@@ -245,6 +261,17 @@ impl<K, V> Node<K, V> {
         }
     }
 
+    /// The greatest key below this node; none in an empty map.
+    fn last_key(&self) -> Option<&K> {
+        let mut node = self;
+        loop {
+            match node {
+                Node::Leaf(leaf) => return leaf.keys.last(),
+                Node::Inner(inner) => node = inner.children.last()?,
+            }
+        }
+    }
+
     /// Elements or children of this node itself.
     fn width(&self) -> usize {
         match self {
@@ -271,6 +298,23 @@ impl<K: Ord + Clone, V: Clone> Node<K, V> {
                         inner.adopt(at, separator, right, rightmost && last)
                     }),
                 )
+            }
+        }
+    }
+
+    /// `key` is above all keys below this node, which is the last of its level.
+    fn push_last(this: &mut Arc<Self>, key: K, value: V) -> Split<K, V> {
+        match Arc::make_mut(this) {
+            Node::Leaf(leaf) => {
+                leaf.keys.push(key);
+                leaf.values.push(value);
+                leaf.split(true)
+            }
+            Node::Inner(inner) => {
+                let at = inner.children.len() - 1;
+                let split = Node::push_last(&mut inner.children[at], key, value);
+                inner.len += 1;
+                split.and_then(|(separator, right)| inner.adopt(at, separator, right, true))
             }
         }
     }

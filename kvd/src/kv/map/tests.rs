@@ -58,6 +58,7 @@ fn check<K: Ord + Clone + std::fmt::Debug, V: Clone>(map: &CowMap<K, V>) {
 #[derive(Debug, Clone)]
 enum Step {
     Insert(u16, u32),
+    PushLast(u16, u32),
     Remove(u16),
     RemoveRange(u16, u16),
     GetMut(u16, u32),
@@ -67,6 +68,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0..4000_u16, any::<u32>()).prop_map(|(key, value)| Step::Insert(key, value)),
+        6 => (3000..4200_u16, any::<u32>()).prop_map(|(key, value)| Step::PushLast(key, value)),
         6 => (0..4000_u16).prop_map(Step::Remove),
         1 => (0..4000_u16, 0..600_u16).prop_map(|(from, width)| Step::RemoveRange(from, width)),
         3 => (0..4000_u16, any::<u32>()).prop_map(|(key, value)| Step::GetMut(key, value)),
@@ -92,6 +94,13 @@ proptest! {
         for step in steps {
             match step {
                 Step::Insert(key, value) => prop_assert_eq!(map.insert(key, value), model.insert(key, value)),
+                Step::PushLast(key, value) => {
+                    let is_above = model.last_key_value().is_none_or(|(last, _)| *last < key);
+                    prop_assert_eq!(map.push_last(key, value), is_above);
+                    if is_above {
+                        model.insert(key, value);
+                    }
+                }
                 Step::Remove(key) => prop_assert_eq!(map.remove(&key), model.remove(&key)),
                 Step::RemoveRange(from, width) => {
                     for key in from..from + width {
@@ -143,10 +152,14 @@ fn a_map_that_is_emptied_can_be_filled_again() {
 
 #[test]
 fn ascending_keys_leave_full_leaves_behind() {
-    let mut map = CowMap::new();
+    let (mut map, mut pushed) = (CowMap::new(), CowMap::new());
     for key in 0..100_000_u32 {
         map.insert(key, ());
+        assert!(pushed.push_last(key, ()));
+        assert!(!pushed.push_last(key, ()), "twice");
     }
+    check(&pushed);
+    assert!(pushed.iter().eq(map.iter()));
     fn leaves<K, V>(node: &Node<K, V>) -> usize {
         match node {
             Node::Leaf(_) => 1,
@@ -158,4 +171,5 @@ fn ascending_keys_leave_full_leaves_behind() {
         "{} leaves",
         leaves(&map.root)
     );
+    assert_eq!(leaves(&pushed.root), leaves(&map.root));
 }
