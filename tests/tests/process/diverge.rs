@@ -69,6 +69,9 @@ fn a_node_with_a_wrong_snapshot_takes_itself_out_and_is_rebuilt() {
         .set("log", "segment_bytes", "256KiB")
         .set("log", "max_bytes", "2MiB")
         .set("log", "reserve_bytes", "1MiB")
+        .set("limits", "key_bytes", "1KiB")
+        .set("limits", "value_bytes", "16KiB")
+        .set("limits", "request_bytes", "32KiB")
         .set("snapshot", "every_bytes", "128KiB")
         .build();
     cluster.kvctl(&["set", "cold", "as it was"]).expect_code(0);
