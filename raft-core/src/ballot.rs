@@ -65,6 +65,11 @@ impl<S: Storage> Core<S> {
         if let Some(leader) = self.live_leader(leader) {
             return Some(VoteRefusal::LeaderAlive { leader });
         }
+        if let Some(to) = self.vote_under_way() {
+            // All disks are slow: n3 stands while n2's vote for n1 is being written. If n2 said yes
+            // to n3, its vote for n1 would be void before it arrived, and so could be the next one.
+            return Some(VoteRefusal::VoteUnderWay { to });
+        }
         let unfit = self.unfitness(request);
         unfit.or_else(|| self.preference_refusal(request))
     }

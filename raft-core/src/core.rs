@@ -178,7 +178,13 @@ impl<S: Storage> Core<S> {
 
     /// Whether this node's vote for itself in this term is on disk.
     pub(crate) fn own_vote_is_durable(&self) -> bool {
-        self.hard_state.vote == Some(self.id()) && self.persistence.durable() == self.hard_state
+        self.hard_state.vote == Some(self.id()) && self.vote_under_way().is_none()
+    }
+
+    /// Whom this node voted for, if that is still on its way to the disk.
+    pub(crate) fn vote_under_way(&self) -> Option<NodeId> {
+        let is_durable = self.persistence.durable() == self.hard_state;
+        self.hard_state.vote.filter(|_| !is_durable)
     }
 
     pub(crate) fn truncate_log(&mut self, from: LogIndex) {

@@ -41,7 +41,7 @@ pub(crate) enum SilenceEnd {
 
 /// A disk that hangs now and then looks healthy in between: each change of leadership costs more
 /// than waiting some seconds to be sure.
-const HEALTHY_ELECTION_TIMEOUTS: u32 = 10;
+pub(crate) const HEALTHY_ELECTION_TIMEOUTS: u32 = 10;
 
 /// Others had the time for two or three elections. If nobody won, this node may be the only one
 /// that can: a slow leader is better than none.

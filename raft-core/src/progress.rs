@@ -50,6 +50,8 @@ pub(crate) struct Progress {
     pub(crate) acked_round: u64,
     /// Age of its oldest unfinished sync, as it said with its newest answer to a heartbeat.
     pub(crate) sync_age_ticks: u32,
+    /// The greatest such age of late.
+    worst_sync: WorstSync,
     /// Its priority, from the same answer.
     pub(crate) priority: u32,
     /// No append was answered since the last regular heartbeat.
@@ -63,6 +65,14 @@ pub(crate) struct Progress {
     pub(crate) fetching: Option<LogIndex>,
 }
 
+/// The greatest age of an unfinished sync that a follower told, while it counts.
+#[derive(Clone, Copy, Debug, Default)]
+struct WorstSync {
+    age_ticks: u32,
+    /// For how much longer.
+    left_ticks: u32,
+}
+
 impl Progress {
     pub(crate) fn new(next: LogIndex) -> Progress {
         Progress {
@@ -74,11 +84,38 @@ impl Progress {
             was_active: false,
             acked_round: 0,
             sync_age_ticks: 0,
+            worst_sync: WorstSync::default(),
             priority: 0,
             silent: false,
             verify: false,
             repairing: 0,
             fetching: None,
+        }
+    }
+
+    /// The follower told the age of its oldest unfinished sync. The greatest one counts for
+    /// `lately_ticks`.
+    pub(crate) fn note_sync_age(&mut self, age_ticks: u32, lately_ticks: u32) {
+        self.sync_age_ticks = age_ticks;
+        if age_ticks >= self.worst_sync.age_ticks {
+            self.worst_sync = WorstSync {
+                age_ticks,
+                left_ticks: lately_ticks,
+            };
+        }
+    }
+
+    /// The greatest age of a sync that the follower told lately.
+    pub(crate) fn worst_sync_age_ticks(&self) -> u32 {
+        self.worst_sync.age_ticks
+    }
+
+    /// A tick of the leader.
+    pub(crate) fn tick(&mut self) {
+        let worst = &mut self.worst_sync;
+        worst.left_ticks = worst.left_ticks.saturating_sub(1);
+        if worst.left_ticks == 0 {
+            worst.age_ticks = self.sync_age_ticks;
         }
     }
 

@@ -25,7 +25,9 @@ use crate::{Event, Message, Node, NodeId, Reason, Rejected, Role, Storage, Term}
 ///        +----------------------------+---------------------------+
 ///        v                            |                           |
 ///    Follower ---- timeout ---> PreCandidate ---- won ---> Candidate ---- won ---> Leader
-///        ^  \__ leader transfer, or no pre-vote ______________^                       |
+///        ^  \__ leader transfer, or no pre-vote ______________^ |                     |
+///        |                            ^                        | timeout, and its     |
+///        |                            +------------------------+ votes still count    |
 ///        +--------------- higher term seen, or quorum lost ---------------------------+
 /// ```
 #[derive(Debug)]
@@ -85,8 +87,8 @@ impl RoleState {
     pub(crate) fn tick<S: Storage>(&mut self, core: &mut Core<S>) -> Next {
         match self {
             RoleState::Follower(follower) => follower.tick(core),
-            RoleState::PreCandidate(_) => candidate::tick(core, false),
-            RoleState::Candidate(_) => candidate::tick(core, true),
+            RoleState::PreCandidate(candidate) => candidate.tick(core, false),
+            RoleState::Candidate(candidate) => candidate.tick(core, true),
             RoleState::Leader(leader) => leader.tick(core),
         }
     }
@@ -175,7 +177,13 @@ impl<S: Storage> Node<S> {
             self.core.id()
         );
         self.core.reset_timer();
-        self.replace_role(RoleState::PreCandidate(Candidate::default()), reason);
+        let candidate = match &self.role {
+            RoleState::PreCandidate(before) | RoleState::Candidate(before) => {
+                before.standing_again()
+            }
+            RoleState::Follower(_) | RoleState::Leader(_) => Candidate::default(),
+        };
+        self.replace_role(RoleState::PreCandidate(candidate), reason);
         let RoleState::PreCandidate(candidate) = &mut self.role else {
             unreachable!("the role was just set")
         };
@@ -205,12 +213,13 @@ impl<S: Storage> Node<S> {
     }
 
     fn become_leader(&mut self) {
-        let RoleState::Candidate(candidate) = &self.role else {
+        let (RoleState::Candidate(candidate) | RoleState::PreCandidate(candidate)) = &self.role
+        else {
             panic!("{} won without standing", self.core.id())
         };
         let quorum = self.core.membership.quorum();
         assert!(
-            quorum.is_met_by(|voter| candidate.was_granted_by(voter)),
+            quorum.is_met_by(|voter| candidate.has_vote_of(voter)),
             "won term {} without a quorum",
             self.core.term()
         );

@@ -66,6 +66,11 @@ pub enum VoteRefusal {
         /// To whom; the leader of the term if no vote was given.
         to: NodeId,
     },
+    /// The vote of an earlier term is not on the disk yet: whoever got it may be about to win.
+    VoteUnderWay {
+        /// To whom.
+        to: NodeId,
+    },
     /// The candidate's log lacks entries that may be committed.
     LogBehind {
         /// Last entry of the candidate.
@@ -118,6 +123,9 @@ impl fmt::Display for VoteRefusal {
             VoteRefusal::LeaderAlive { leader } => write!(f, "{leader} is alive"),
             VoteRefusal::LeaseOwed { ticks } => write!(f, "no votes for another {ticks} ticks"),
             VoteRefusal::AlreadyVoted { to } => write!(f, "voted for {to}"),
+            VoteRefusal::VoteUnderWay { to } => {
+                write!(f, "its vote for {to} is on its way to the disk")
+            }
             VoteRefusal::LogBehind { candidate, own } => {
                 write!(f, "its log ends at {candidate}, ours at {own}")
             }

@@ -68,6 +68,11 @@ impl Follower {
         // do that as well, and knows how long its client still waits.
         let expired = self.reads.tick(core.config.election_timeout_ticks);
         core.outbox.read_failures.extend(expired);
+        if core.vote_under_way().is_some() {
+            // The candidate waits for this vote, and a vote for ourselves would take the same way.
+            // Its time to win begins when the vote leaves.
+            core.timer.elapsed = 0;
+        }
         if core.timer.elapsed >= core.timer.timeout && core.stands_by_itself() {
             Next::Campaign(Reason::ElectionTimeout)
         } else {

@@ -9,6 +9,7 @@ use super::repairing::OwnDamage;
 use super::succession::Relief;
 use super::transfer::Transfer;
 use crate::core::Core;
+use crate::disk_health::HEALTHY_ELECTION_TIMEOUTS;
 use crate::progress::{Peers, Progress};
 use crate::read_index::{ReadRounds, Reader};
 use crate::{
@@ -120,6 +121,7 @@ impl Leader {
             }
         }
         self.tick_transfer(core);
+        self.peers.iter_mut().for_each(|(_, peer)| peer.tick());
         let next = self.tick_disk(core);
         if next != Next::Stay {
             return next;
@@ -298,8 +300,10 @@ impl Leader {
             return Err(Rejected::Unasked);
         }
         let last = core.log.last_index();
+        let timeout = core.config.election_timeout_ticks;
+        let lately_ticks = timeout.saturating_mul(HEALTHY_ELECTION_TIMEOUTS);
         self.update_peer(core, from, |peer| {
-            peer.sync_age_ticks = response.oldest_sync_age_ticks;
+            peer.note_sync_age(response.oldest_sync_age_ticks, lately_ticks);
             peer.priority = response.priority;
             peer.on_heartbeat_answered(response.round, last)
         })?;

@@ -30,6 +30,9 @@ pub(super) enum Relief {
     Sought { elapsed: u32 },
 }
 
+/// A voter whose disk hung lately is still the better leader if ours hangs for so many times as long.
+const FAR_BETTER: u32 = 4;
+
 /// How good a leader a voter would be; the fields in the order in which they count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Fitness {
@@ -130,10 +133,24 @@ fn why_relieved<S: Storage>(core: &Core<S>, successor: Option<NodeId>) -> Event 
     }
 }
 
-fn fitness<S: Storage>(core: &Core<S>, progress: &Progress) -> Fitness {
+/// Whether the disk of a voter is well enough to hand over to it.
+///
+/// A disk that hangs over and over looks healthy in between. All disks need five election timeouts for
+/// a sync: n2 has just finished one when n1's is late. If n1 handed over to it, nobody would lead for as
+/// long as the votes take to reach the disks, and n2 would be in n1's place. So the worst of a while
+/// counts, unless our own disk is far worse. A leader that is unfit for another reason has no such choice.
+fn has_healthy_disk<S: Storage>(core: &Core<S>, progress: &Progress) -> bool {
     let timeout = core.config.election_timeout_ticks;
+    let (now, worst) = (progress.sync_age_ticks, progress.worst_sync_age_ticks());
+    let is_better = core.disk.is_unfit()
+        || disk_health::is_healthy(worst, timeout)
+        || worst <= core.disk.age_ticks() / FAR_BETTER;
+    disk_health::is_healthy(now, timeout) && is_better
+}
+
+fn fitness<S: Storage>(core: &Core<S>, progress: &Progress) -> Fitness {
     Fitness {
-        disk_is_healthy: disk_health::is_healthy(progress.sync_age_ticks, timeout),
+        disk_is_healthy: has_healthy_disk(core, progress),
         is_caught_up: is_caught_up(core, progress),
         priority: progress.priority,
         matched: progress.matched,

@@ -74,3 +74,65 @@ fn leadership_leaves_a_slow_disk() {
         });
     }
 }
+
+/// All syncs take long from now on, on no two nodes equally long.
+fn slow_all_disks(world: &mut World) -> Played {
+    for (node, more_ms) in (0..world.nodes()).zip((0..).step_by(100)) {
+        let (sync_ms, ms) = (SYNC_MS + more_ms, 600_000);
+        world.hit(Fault::SlowDisk { node, sync_ms, ms })?;
+    }
+    Ok(())
+}
+
+/// Waits until so many more writes are answered.
+fn wait_written(world: &mut World, more: usize) -> Played {
+    let written = |world: &World| {
+        let calls = world.calls();
+        let is_written = |told: &Told| matches!(told, Told::Written(_));
+        calls.iter().filter(|call| is_written(&call.told)).count()
+    };
+    let goal = written(world) + more;
+    wait(world, 20 * SYNC_MS, "writes go on", |it| {
+        written(it) >= goal
+    })
+}
+
+/// Case 54: all disks need five election timeouts for a sync. Nobody is better off, so leadership stays, and writes go on slowly.
+#[test]
+fn leadership_stays_where_all_disks_are_slow() {
+    for seed in seeds(8) {
+        play(&busy(seed), |world| {
+            let node = leader(world)?;
+            pass(world, 1_000 + 17 * seed)?;
+            let elections = world.counts().elections;
+            slow_all_disks(world)?;
+            for _ in 0..8 {
+                wait_written(world, 8)?;
+                assert_eq!(world.leader(), Some(node), "leadership moved");
+            }
+            assert_eq!(world.counts().elections, elections, "leadership moved");
+            Ok(())
+        });
+    }
+}
+
+/// Case 54: the leader dies where a vote needs five election timeouts to reach a disk. Another one is found, and leads.
+#[test]
+fn leader_is_found_where_all_disks_are_slow() {
+    for seed in seeds(30) {
+        play(&busy(seed), |world| {
+            let node = leader(world)?;
+            slow_all_disks(world)?;
+            pass(world, 2 * SYNC_MS)?;
+            let down_ms = 3_000;
+            world.hit(Fault::Kill { node, down_ms })?;
+            let killed_us = world.now();
+            wait(world, 10 * SYNC_MS, "another leader", |it| {
+                it.leader().is_some_and(|it| it != node)
+            })?;
+            let us = world.now() - killed_us;
+            println!("seed {seed}: after {} syncs", us / 1_000 / SYNC_MS);
+            wait_written(world, 20)
+        });
+    }
+}
