@@ -183,6 +183,23 @@ error: election_timeout is too short
     );
 }
 
+/// Both would be one tick of the clock, and a leader would be given up before its second heartbeat.
+#[test]
+fn an_election_timeout_below_two_ticks_is_refused() {
+    let text = format!("{MINIMAL}[raft]\nheartbeat = \"1ms\"\nelection_timeout = \"5ms\"\n");
+    assert_report(
+        &report(&text),
+        "\
+error: election_timeout is too short
+ --> /etc/kvd/kvd.toml:9:20
+  |
+9 | election_timeout = \"5ms\"
+  |                    ^^^^^ 5ms is less than 20ms
+  |
+  = help: set it to at least \"20ms\"",
+    );
+}
+
 #[test]
 fn all_problems_are_reported_at_once_and_in_the_order_of_the_file() {
     let text = "\

@@ -15,6 +15,7 @@ use super::{
     ClusterConfig, Config, HttpConfig, LimitsConfig, LogConfig, NodeConfig, RaftConfig,
     SnapshotConfig, TlsConfig,
 };
+use crate::driver::TICK_MS;
 use crate::kv::limits::CommandLimits;
 use crate::names::{check_address, check_name};
 
@@ -23,8 +24,10 @@ use crate::names::{check_address, check_name};
 const HEARTBEATS_PER_ELECTION_MIN: u32 = 5;
 /// Longest election timeout; more is a slip of the unit.
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(60);
-/// One tick of the driver is a millisecond at least.
+/// A slip of the unit.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
+/// Two ticks of the driver: both times are rounded up to ticks, and a heartbeat is one of them at least.
+const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(2 * TICK_MS);
 /// Room that a record needs in its segment beside the request: headers, principal, session.
 const RECORD_OVERHEAD_BYTES: u64 = 4096;
 /// A request must fit into one frame of the client protocol.
@@ -349,7 +352,19 @@ impl Reader<'_> {
             self.wrong("raft.heartbeat", "is too long");
             return;
         };
-        if raft.election_timeout < least {
+        let least = least.max(ELECTION_TIMEOUT_MIN);
+        if raft.election_timeout < ELECTION_TIMEOUT_MIN {
+            self.problem(
+                "raft.election_timeout",
+                "election_timeout is too short".to_owned(),
+                format!(
+                    "{} is less than {}",
+                    format_duration(raft.election_timeout),
+                    format_duration(ELECTION_TIMEOUT_MIN)
+                ),
+                Some(format!("set it to at least \"{}\"", format_duration(least))),
+            );
+        } else if raft.election_timeout < least {
             self.problem(
                 "raft.election_timeout",
                 "election_timeout is too short".to_owned(),
