@@ -146,7 +146,7 @@ impl Driver {
         } else if self.leader.is_none() {
             reasons.push(self.no_leader().to_string());
         }
-        if self.space.is_full() {
+        if self.space.is_short() {
             reasons.push("no space left for the log".into());
         }
         if let Some(repair) = self.repair_progress() {

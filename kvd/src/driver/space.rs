@@ -23,6 +23,8 @@ pub(super) struct LogSpace {
     full: bool,
     /// Since which tick a write waits that has no room.
     starved_since: Option<u64>,
+    /// Writes have waited for room in vain, and none has come since then.
+    lacks_room: bool,
 }
 
 impl LogSpace {
@@ -33,10 +35,14 @@ impl LogSpace {
             spent: VecDeque::new(),
             full: report.full,
             starved_since: None,
+            lacks_room: false,
         }
     }
 
     pub(super) fn report(&mut self, report: &LogReport) {
+        if report.prepared_bytes > self.prepared {
+            self.lacks_room = false;
+        }
         self.prepared = report.prepared_bytes;
         self.full = report.full;
         let Some(persisted) = report.persisted else {
@@ -68,15 +74,24 @@ impl LogSpace {
             true => self.starved_since.or(Some(now)),
             false => None,
         };
+        self.lacks_room |= self.has_starved(now);
     }
 
     /// Whether the log lacks room: writes have waited for so long that it is not just the next segment being prepared, or
     /// the log itself could not take what it was given. That is how a follower finds out, which has no writes that wait.
     pub(super) fn is_starved(&self, now: u64) -> bool {
-        self.full
-            || self
-                .starved_since
-                .is_some_and(|since| since + STARVED_TICKS <= now)
+        self.full || self.has_starved(now)
+    }
+
+    fn has_starved(&self, now: u64) -> bool {
+        let begun = self.starved_since;
+        begun.is_some_and(|since| since + STARVED_TICKS <= now)
+    }
+
+    /// What an operator is told: the log could not take what it was given, or what is prepared does not suffice for the writes
+    /// of this leader. That lasts until a segment comes, also while no write waits: the next one is refused as well.
+    pub(super) fn is_short(&self) -> bool {
+        self.full || self.lacks_room
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -78,7 +78,7 @@ impl Driver {
 
     fn storage_status(&self) -> StorageStatus {
         StorageStatus {
-            state: if self.space.is_full() {
+            state: if self.space.is_short() {
                 StorageState::Full
             } else if self.node.status().repair.is_some() || self.suspicion.is_some() {
                 StorageState::Repairing

@@ -1,6 +1,7 @@
 //! Bounded memory and bounded log: what does not fit waits or is refused, before anything is sent.
 
 use kvd::wire::client::{Consistency, Outcome, Refusal};
+use kvd::wire::status::StorageState;
 use raft_core::Role;
 
 use crate::world::{World, Write, is_forward, put};
@@ -122,6 +123,31 @@ fn full_log_refuses_writes_at_once_and_takes_them_again_later() {
     world.look(1);
     let write = world.write(1, Write::bare(put("k", "v")));
     world.settle();
+    world.written(write);
+}
+
+/// The log itself is never full: the leader gives it nothing that does not fit.
+#[test]
+fn leader_that_lacks_space_says_so_until_there_is_some() {
+    let mut world = held_leader(0);
+    let state = |world: &World| world.node(1).driver.status().storage.state;
+    let write = world.write(1, Write::bare(put("k", "v")).within(150));
+    world.turn(1);
+    assert_eq!(state(&world), StorageState::Ok, "it may just be prepared");
+    world.tick(1, 120);
+    assert!(world.is_unanswered(write));
+    assert_eq!(state(&world), StorageState::Full);
+    world.tick(1, 40);
+    assert_eq!(world.refusal(write), &Refusal::NoSpace);
+    world.look(1);
+    assert_eq!(state(&world), StorageState::Full, "no write waits any more");
+
+    world.node_mut(1).disk.prepared_bytes = 1 << 20;
+    world.look(1);
+    assert_eq!(state(&world), StorageState::Ok);
+    let write = world.write(1, Write::bare(put("k", "v")));
+    world.turn(1);
+    world.sync(1);
     world.written(write);
 }
 
