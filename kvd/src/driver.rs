@@ -496,6 +496,9 @@ impl Driver {
         self.links.remove(&peer);
         self.node.on_unreachable(peer);
         self.reroute_forwarded_to(peer);
+        if self.leader == Some(peer) {
+            self.reads.ask_again();
+        }
     }
 
     fn handle_log_report(&mut self, report: &LogReport) {

@@ -373,6 +373,8 @@ impl Driver {
             );
         }
         self.members.told_removed = true;
+        // A leader does not answer what a node asks that it has left out.
+        self.reads.ask_again();
     }
 
     /// Whether this node is no part of the configuration: nobody tells it who leads, so its clients must ask elsewhere, and at

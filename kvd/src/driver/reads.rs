@@ -198,6 +198,12 @@ impl Driver {
             }
             return;
         }
+        let has_no_link = |leader| !self.links.contains(&leader);
+        if !self.is_leader() && self.leader.is_some_and(has_no_link) {
+            // The question would be lost, and that be noticed an election timeout later.
+            self.reads.not_before = self.now + 1;
+            return;
+        }
         let id = ReadId(self.reads.last + 1);
         match self.node.read_index(id) {
             Ok(()) => {

@@ -2,7 +2,7 @@
 
 use kvd::driver::Event;
 use kvd::wire::client::{Consistency, Refusal};
-use raft_core::{LogIndex, Message};
+use raft_core::{LogIndex, Message, NodeId};
 
 use crate::world::{CLIENT, ET, Packet, World, Write, is_heartbeat, put};
 
@@ -206,4 +206,33 @@ fn reads_of_a_client_that_is_gone_are_forgotten() {
     assert_eq!(world.node(2).stopped, 1, "nothing keeps it");
     world.run(2);
     assert!(world.is_unanswered(asked));
+}
+
+/// The question is lost with the link, which must not take an election timeout to be noticed.
+#[test]
+fn follower_asks_again_as_soon_as_the_link_to_the_leader_is_back() {
+    let mut world = World::led_by_n1(3);
+    write(&mut world, 1, "k", "v");
+    let read = world.read(2, "k", Linearizable);
+    world.turn(2);
+    world.link_down(1, 2);
+    world.tick(2, 2);
+    world.link_up(1, 2);
+    world.tick(2, 1);
+    world.settle();
+    assert_eq!(world.found(read).0, ["v"]);
+}
+
+/// A leader does not answer what a node asks that it has left out. The client must learn at once that it should ask elsewhere.
+#[test]
+fn node_that_learns_of_its_removal_refuses_the_reads_that_it_forwarded() {
+    let mut world = World::led_by_n1(3);
+    write(&mut world, 1, "k", "v");
+    let read = world.read(2, "k", Linearizable);
+    world.turn(2);
+    world.lose(|packet| packet.from == 2);
+    assert!(world.is_unanswered(read));
+    world.handle(2, Event::Removed { by: NodeId(1) });
+    let elsewhere = Refusal::NotLeader { leader: None };
+    assert_eq!(world.refusal_at_once(2, read), &elsewhere);
 }
