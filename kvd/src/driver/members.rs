@@ -359,7 +359,7 @@ impl Driver {
             .filter(|(_, record)| record.state == MemberState::Removed);
         let removed: BTreeSet<NodeId> = gone.map(|(id, _)| NodeId(id)).collect();
         self.links.retain(|peer| !removed.contains(peer));
-        let members = table.addresses();
+        let members = self.members();
         self.effects.push(Effect::Members { members, removed });
     }
 
@@ -389,13 +389,20 @@ impl Driver {
         self.members.told_removed || self.store.members().is_removed(self.id.0)
     }
 
-    /// The members with their addresses: those of the replicated table, or as long as they never changed those that the
-    /// cluster was founded with.
+    /// The members with their addresses: those of the replicated table, and as long as that does not know this node also those
+    /// that it was given when it joined, which are newer.
+    ///
+    /// n1 to n3 were replaced by n4 to n6, and n7 joins these. It applies the log from its beginning, and for a while its table
+    /// says n1 to n3. If it believed that it would refuse the links of all others, and nobody could tell it the rest.
     pub fn members(&self) -> Vec<MemberAddress> {
-        if self.store.members().is_empty() {
-            return self.options.members.clone();
+        let table = self.store.members();
+        let mut members = table.addresses();
+        if table.get(self.id.0).is_none() {
+            let given = self.options.members.iter();
+            let is_news = |member: &&MemberAddress| table.get(member.id).is_none();
+            members.extend(given.filter(is_news).cloned());
         }
-        self.store.members().addresses()
+        members
     }
 
     pub(super) fn member(&self, id: NodeId) -> Option<MemberAddress> {

@@ -116,6 +116,39 @@ fn a_new_node_learns_and_then_votes_by_itself() {
     assert_eq!(world.value(4, "k"), Some("after".into()));
 }
 
+/// It learns the members of old times first, and must not take them for those of today.
+#[test]
+fn a_new_node_that_is_behind_keeps_the_members_that_it_was_given() {
+    let mut world = World::led_by_n1(3);
+    let change = world.change(1, vec![remove(3)]);
+    world.settle();
+    world.changed(change);
+    // More than is applied in one turn.
+    for _ in 0..3 {
+        world.can_write(1, &"x".repeat(300 << 10));
+    }
+    world.change(1, vec![add(4)]);
+    world.start_later(4, 3);
+    world.run(2 * ET);
+    world.change(1, vec![add(5)]);
+    world.settle();
+    world.start_later(5, 4);
+    world.run(2 * ET);
+    let told = &world.node(5).told;
+    let knows = |id| {
+        told.iter()
+            .all(|(members, _)| members.contains(&address(id)))
+    };
+    let has_known = |id| {
+        told.iter()
+            .any(|(members, _)| members.contains(&address(id)))
+    };
+    assert!(told.len() > 1, "it was told all at once");
+    assert!([1, 2, 4].into_iter().all(knows), "{told:?}");
+    assert!(!has_known(3), "its table says that it is gone");
+    assert_eq!(world.voters(5), ids([1, 2, 4, 5]));
+}
+
 /// Case 28: a node that was not among the founders never forms a cluster by itself, nor one of its own kind.
 #[test]
 fn a_later_node_does_not_stand_for_election() {
