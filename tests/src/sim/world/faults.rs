@@ -55,7 +55,7 @@ impl World {
             Fault::Kill { node, down_ms } => self.kill(node, down_ms * 1_000)?,
             Fault::SyncError { node, down_ms } => self.fail_next_sync(node, down_ms * 1_000),
             Fault::Stop { node, down_ms } => self.stop(node, down_ms * 1_000)?,
-            Fault::Pause { node, .. } => self.nodes[node].paused_until = until,
+            Fault::Pause { node, .. } => self.pause(node, until),
             Fault::Cut { from, to, .. } => self.network.cut(from, to, until),
             Fault::Isolate { node, .. } => self.network.isolate(node, until),
             Fault::Split { side, .. } => self.network.split(side, until),
@@ -262,22 +262,30 @@ impl World {
                 node.disk.stop_at_call(NEVER);
             }
             self.plan(self.now, Due::Start { place });
-            self.bring_forward(place, paused_until);
+            self.move_waiting(place, paused_until, self.now);
         }
         self.check_links()
     }
 
-    /// A process that stood still goes on now: what waited for it to go on at `until` happens now.
-    fn bring_forward(&mut self, place: Place, until: Us) {
-        let from = (until, 0)..(until + 1, 0);
+    /// A process that stands still already goes on when the longer of the two times is over.
+    fn pause(&mut self, place: Place, until: Us) {
+        let before = self.nodes[place].paused_until;
+        if until > before {
+            self.nodes[place].paused_until = until;
+            self.move_waiting(place, before, until);
+        }
+    }
+
+    /// What waits for a process that stands still to go on at `before` happens at `after`.
+    fn move_waiting(&mut self, place: Place, before: Us, after: Us) {
         let waiting = self
             .queue
-            .range(from)
+            .range((before, 0)..(before + 1, 0))
             .filter(|(_, due)| due.place() == Some(place));
         let keys: Vec<(Us, u64)> = waiting.map(|(key, _)| *key).collect();
         for key in keys {
             if let Some(due) = self.queue.remove(&key) {
-                self.plan(self.now, due);
+                self.plan(after, due);
             }
         }
     }
