@@ -17,6 +17,7 @@ mod admin;
 mod answers;
 mod applying;
 mod internal;
+mod links;
 mod machines;
 mod members;
 mod positions;
@@ -484,26 +485,12 @@ impl Driver {
         }
     }
 
-    fn handle_peer_up(&mut self, peer: NodeId, boot_counter: u64) {
-        self.links.insert(peer);
-        let before = self.boots.insert(peer, boot_counter);
-        if before.is_some_and(|seen| seen < boot_counter) {
-            self.node.on_peer_restarted(peer);
-        }
-    }
-
-    fn handle_peer_down(&mut self, peer: NodeId) {
-        self.links.remove(&peer);
-        self.node.on_unreachable(peer);
-        self.reroute_forwarded_to(peer);
-        if self.leader == Some(peer) {
-            self.reads.ask_again();
-        }
-    }
-
     fn handle_log_report(&mut self, report: &LogReport) {
         self.space.report(report);
         self.facts.log_bytes = report.size_bytes;
+        if let Some(id) = report.repaired {
+            self.node.on_repaired(id);
+        }
         let Some(id) = report.persisted else { return };
         if id <= self.persisted {
             return;
@@ -512,10 +499,8 @@ impl Driver {
         self.syncs.finish(id);
         self.node.on_persisted(id);
         self.release_held();
-        let needless = self
-            .node
-            .persisted_index()
-            .min(LogIndex(self.store.applied_index()));
+        let applied = LogIndex(self.store.applied_index());
+        let needless = self.node.persisted_index().min(applied);
         self.node.storage_mut().evict(needless);
     }
 

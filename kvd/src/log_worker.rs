@@ -5,6 +5,8 @@
 //!           (durable first)        (as far as there is space)
 //! ```
 //!
+//! Repaired entries do not wait for space, nor behind parts that do.
+//!
 //! Term and vote come first, and the newest ones of all parts that wait at once: everything that follows was asked for by a
 //! leader of that term or an earlier one, so a crash in between leaves a node that knows the term and has lost only what it
 //! never acknowledged. The other way round, entries of term 7 could be durable on n1 while its vote is of term 5, and n1
@@ -37,6 +39,8 @@ pub enum LogJob {
 pub struct LogReport {
     /// The newest persist part that is durable, with all before it; `None` if this call completed none.
     pub persisted: Option<PersistId>,
+    /// Up to this part, which itself waits for space, all copies of damaged entries are durable; `None` if none waits.
+    pub repaired: Option<PersistId>,
     /// Bytes that can be appended without allocating.
     pub prepared_bytes: u64,
     /// Bytes that the log takes on the disk.
@@ -79,6 +83,8 @@ pub struct LogWorker<F: Fs> {
     written: PersistId,
     /// The last part that was reported durable.
     reported: PersistId,
+    /// Up to this part, written or not, no copy of a damaged entry waits.
+    repaired: PersistId,
 }
 
 impl<F: Fs> LogWorker<F> {
@@ -91,6 +97,7 @@ impl<F: Fs> LogWorker<F> {
             purge: None,
             written: PersistId(0),
             reported: PersistId(0),
+            repaired: PersistId(0),
         }
     }
 
@@ -130,6 +137,9 @@ impl<F: Fs> LogWorker<F> {
             // A purge that waits behind entries without space would wait for ever.
             full = self.write_persists()?;
             self.wal.sync()?;
+        }
+        if full {
+            self.repair_early()?;
         }
         Ok(self.report(full))
     }
@@ -241,12 +251,33 @@ impl<F: Fs> LogWorker<F> {
         }
     }
 
+    /// Writes the copies of damaged entries that wait with or behind the part without space.
+    ///
+    /// n3 lost 11 and has 423 and more in its full log, which waits for room. Only a purge makes room, the purge needs a snapshot,
+    /// the snapshot the state after 11, and that the copy of 11. The entries that the copies replace are synced and survive every
+    /// part before them, or the core would not have asked for copies; so there is nothing that they could overtake but a snapshot.
+    fn repair_early(&mut self) -> Result<(), LogFailure> {
+        for part in self
+            .persists
+            .iter_mut()
+            .take_while(|it| it.snapshot.is_none())
+        {
+            match repair(&mut self.wal, part) {
+                Err(WalError::NoSpace { .. }) => return Ok(()),
+                result => result?,
+            }
+            self.repaired = part.id;
+        }
+        Ok(())
+    }
+
     fn report(&mut self, full: bool) -> LogReport {
         let persisted = Some(self.written).filter(|written| *written > self.reported);
         self.reported = self.written;
         let (index, term) = self.wal.floor();
         LogReport {
             persisted,
+            repaired: Some(self.repaired).filter(|repaired| *repaired > self.written),
             prepared_bytes: self.wal.prepared_bytes(),
             size_bytes: self.wal.size_bytes(),
             floor: EntryId {

@@ -1,5 +1,6 @@
 //! The node: inputs are calls, the output is one [`Ready`] batch.
 
+mod damage;
 mod start;
 
 use alloc::vec::Vec;
@@ -349,14 +350,6 @@ impl<S: Storage> Node<S> {
         self.on_durable();
     }
 
-    fn complete_repair(&mut self, id: PersistId) {
-        let count = self.core.log.faults.complete(id);
-        if count > 0 {
-            let left = self.core.log.faults.count();
-            self.core.event(Event::Repaired { count, left });
-        }
-    }
-
     /// The committed entries up to `index` are applied.
     ///
     /// # Panics
@@ -386,33 +379,6 @@ impl<S: Storage> Node<S> {
                 let start = fetch.range.start;
                 self.core.on_fetched_for_repair(peer, ask, start, entries);
             }
-        }
-    }
-
-    /// Stored entries turned out to be damaged: their bytes do not match their checksums, or cannot
-    /// be read. The storage still tells their terms. They are asked for, and come back in [`Persist::repaired`].
-    ///
-    /// If what is damaged was applied already the others may have compacted it away: then
-    /// [`Event::SnapshotWanted`] asks for a snapshot of this node.
-    ///
-    /// Indexes that the log does not hold durably, or that its newest snapshot covers, are ignored:
-    /// for the latter the driver purges the log up to the snapshot. A leader goes on for two
-    /// election timeouts, without counting itself for new entries, and then hands over.
-    pub fn on_faulty(&mut self, indexes: impl IntoIterator<Item = LogIndex>) {
-        for index in indexes {
-            self.core.log.on_faulty(index);
-        }
-        self.stand_back_if_damaged();
-    }
-
-    /// Who finds damage in its log does not stand, and no longer counts on all of it as a leader.
-    pub(crate) fn stand_back_if_damaged(&mut self) {
-        match &mut self.role {
-            RoleState::Leader(leader) => leader.notice_damage(&self.core),
-            RoleState::PreCandidate(_) | RoleState::Candidate(_) if self.core.log.is_faulty() => {
-                self.apply_next(Next::Follow(Reason::Damaged));
-            }
-            RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {}
         }
     }
 

@@ -18,7 +18,9 @@ use crate::{
 /// 1. [`persist`](Ready::persist) parts are executed strictly one after the other, in the order
 ///    they were handed out. When one is on disk, the driver calls
 ///    [`Node::on_persisted`](crate::Node::on_persisted). More parts may be taken and queued before
-///    the first is done.
+///    the first is done. One exception: while a part waits for room, the repaired entries in it and
+///    in those behind it, up to the first with a snapshot, may be written and reported with
+///    [`Node::on_repaired`](crate::Node::on_repaired).
 /// 2. [`messages`](Ready::messages) may leave at once, even before the persist part is begun.
 /// 3. [`messages_after_sync`](Ready::messages_after_sync) promise durable state. They leave only
 ///    after the part [`after_sync`](Ready::after_sync) is on disk, and never in a later life of the

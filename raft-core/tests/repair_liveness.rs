@@ -229,3 +229,24 @@ fn what_is_asked_for_is_bounded_while_answers_are_on_their_way() {
         "{answers} answers of up to max_append_bytes on their way after 100 ticks"
     );
 }
+
+/// The log of n3 has no room: what the leader sent waits, and the copy of a damaged entry behind it. Room is made by a
+/// snapshot, which waits for the damaged entry; so the copy is written alone, and n3 is whole before the rest is durable.
+#[test]
+fn copies_end_a_repair_while_entries_before_them_wait_for_room() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.elect(id(1));
+    cluster.propose(id(1), &["a", "b"]).unwrap();
+    cluster.settle();
+    cluster.member(id(3)).watch.is_held = true;
+    cluster.propose(id(1), &["c"]).unwrap();
+    cluster.settle();
+    cluster.damage(id(3), index(2), Left::Header);
+    cluster.run(20);
+    assert!(cluster.status(id(3)).repair.is_some(), "the copy waits");
+    cluster.repair_ahead(id(3));
+    let status = cluster.status(id(3));
+    assert_eq!(status.repair, None);
+    assert_eq!((status.persisted, status.last.index), (index(3), index(4)));
+}

@@ -116,6 +116,7 @@ impl Disk {
     pub fn report(&self) -> LogReport {
         LogReport {
             persisted: None,
+            repaired: None,
             prepared_bytes: self.prepared_bytes,
             size_bytes: 0,
             floor: EntryId::default(),

@@ -115,6 +115,39 @@ fn damage_in_a_segment_that_was_closed_is_found_by_reading_it() {
     assert_eq!(read(&fs, 1), entries(1..=200, 1));
 }
 
+/// The log is at its limit, and new entries wait for room, which only what the lost ones lead to can make: their copies
+/// do not wait, be they in the same part or behind it.
+#[test]
+fn copies_do_not_wait_behind_entries_without_room() {
+    for in_the_same_part in [true, false] {
+        let fs = fresh(1);
+        let mut worker = LogWorker::new(start(&fs).unwrap().wal);
+        let all = persist(1, hard_state(1, Some(1)), entries(1..=200, 1));
+        work(&mut worker, all);
+        worker.close().unwrap();
+        damage(&fs, 5, Part::Header);
+        let mut small = options();
+        small.wal.max_bytes = 64 << 10;
+        let recovered = recover(&fs, &data(), &small).unwrap();
+        assert_eq!(faulty(&recovered), [lost(5, Some(1), None)]);
+        let mut worker = LogWorker::new(recovered.wal);
+        let mut parts = [
+            persist(1, hard_state(2, None), entries(201..=600, 2)),
+            persist(2, None, entries(590..=600, 3)),
+        ];
+        parts[usize::from(!in_the_same_part)].repaired = vec![entry(5, 1)];
+        for part in parts {
+            worker.push(LogJob::Persist(part));
+        }
+        let report = worker.work().expect("a healthy disk");
+        assert_eq!((report.full, report.persisted), (true, None));
+        assert_eq!(report.repaired, Some(PersistId(2)));
+        drop(worker);
+        fs.crash_process();
+        assert_eq!(read(&fs, 1), entries(1..=200, 1));
+    }
+}
+
 /// A page of a full segment that the medium does not give back is damage of the entries in it, and no signal.
 #[test]
 fn unreadable_page_of_a_segment_that_was_closed_is_damage() {

@@ -68,6 +68,28 @@ impl Cluster {
         self.node(id).storage_mut().persist(write);
     }
 
+    /// The copies of damaged entries reach the disk ahead of the rest of the writes that wait, up to one with a snapshot.
+    pub(crate) fn repair_ahead(&mut self, id: NodeId) {
+        let writes = self.member(id).writes.iter_mut();
+        let (mut repaired, mut done) = (Vec::new(), None);
+        for write in writes.take_while(|write| write.snapshot.is_none()) {
+            repaired.append(&mut write.repaired);
+            done = Some(write.id);
+        }
+        let Some(done) = done else { return };
+        self.say(format!("{id} repaired ahead up to {done}"));
+        self.node(id).storage_mut().persist(Persist {
+            id: done,
+            hard_state: None,
+            snapshot: None,
+            snapshot_keeps_log: false,
+            repaired,
+            entries: Vec::new(),
+        });
+        self.node(id).on_repaired(done);
+        self.pump(id);
+    }
+
     fn release(&mut self, id: NodeId, done: PersistId) {
         while self
             .member(id)

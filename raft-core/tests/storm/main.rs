@@ -181,7 +181,9 @@ impl Storm {
     fn sync_one(&mut self) {
         if let Some(id) = self.any_up() {
             let count = 1 + self.dice.roll(3) as usize;
-            if self.dice.chance(40) {
+            if self.damages && self.dice.chance(10) {
+                self.cluster.repair_ahead(id);
+            } else if self.dice.chance(40) {
                 self.cluster.write_ahead(id, count);
             } else {
                 self.cluster.sync_together(id, count);
