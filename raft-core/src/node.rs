@@ -417,6 +417,12 @@ impl<S: Storage> Node<S> {
         }
     }
 
+    /// The transport reaches `peer`, for the first time or again: what was asked of it before may be
+    /// lost, and is asked again at once. Without it that takes longer, the longer `peer` was away.
+    pub fn on_reachable(&mut self, peer: NodeId) {
+        self.core.repair.forget_questions_to(peer);
+    }
+
     /// `peer` was started anew: what its last life acknowledged in this leadership counts no more.
     pub fn on_peer_restarted(&mut self, peer: NodeId) {
         self.core.repair.on_peer_lost(peer);

@@ -19,7 +19,7 @@ mod answer;
 mod pace;
 mod receive;
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
@@ -58,10 +58,22 @@ pub(crate) struct Repair {
     idle_ticks: u32,
     /// Who was asked for a snapshot last.
     snapshot_from: Option<NodeId>,
+    /// It was asked because it said that it has one, and not in turn.
+    snapshot_was_offered: bool,
     /// Snapshots that end before this are of no use: whether they are of this log cannot be told.
     snapshot_least: LogIndex,
     /// To whom this node sends a snapshot for repair.
     sends_to: BTreeSet<NodeId>,
+    /// Who asked for one that is not there yet.
+    owed: BTreeMap<NodeId, Owed>,
+}
+
+/// A snapshot that is sent as soon as there is one.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    ask: SnapshotAsk,
+    /// Then the other one asks somebody else.
+    ticks_left: u32,
 }
 
 impl Repair {
@@ -85,6 +97,12 @@ impl Repair {
     /// What was asked of `peer`, or is sent to it, will not come.
     pub(crate) fn on_peer_lost(&mut self, peer: NodeId) {
         self.sends_to.remove(&peer);
+        self.owed.remove(&peer);
+        self.forget_questions_to(peer);
+    }
+
+    /// What was asked of `peer` before is asked anew.
+    pub(crate) fn forget_questions_to(&mut self, peer: NodeId) {
         self.pace.forget(peer);
         if self.snapshot_from == Some(peer) {
             self.snapshot_from = None;
@@ -100,6 +118,7 @@ impl<S: Storage> Core<S> {
     }
 
     pub(crate) fn tick_repair(&mut self) {
+        self.tick_owed_snapshots();
         self.log.forget_purged_faults();
         if !self.log.is_faulty() {
             return;
@@ -203,6 +222,7 @@ impl<S: Storage> Core<S> {
         let after = |peer: &&NodeId| self.repair.snapshot_from.is_some_and(|last| **peer > last);
         let next = others.iter().find(after).or(others.first());
         if let Some(peer) = next.copied() {
+            self.repair.snapshot_was_offered = false;
             self.ask_for_snapshot(peer);
         }
     }

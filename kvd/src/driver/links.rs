@@ -7,6 +7,7 @@ use super::Driver;
 impl Driver {
     pub(super) fn handle_peer_up(&mut self, peer: NodeId, boot_counter: u64) {
         self.links.insert(peer);
+        self.node.on_reachable(peer);
         let before = self.boots.insert(peer, boot_counter);
         if before.is_some_and(|seen| seen < boot_counter) {
             self.node.on_peer_restarted(peer);

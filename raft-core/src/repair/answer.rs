@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::{Owed, SNAPSHOT_PATIENCE_TIMEOUTS, STRANGERS_MAX};
 use crate::core::Core;
 use crate::log::Holds;
 use crate::{
@@ -98,8 +99,8 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// Sends a snapshot, if there is one that goes far enough. The driver reports the end of the
-    /// transfer; until then the same node gets no other.
+    /// Sends a snapshot that goes far enough, at once or as soon as the driver has written one. The
+    /// driver reports the end of the transfer; until then the same node gets no other.
     pub(crate) fn answer_snapshot_ask(&mut self, from: NodeId, ask: SnapshotAsk) {
         if self.repair.sends_to.contains(&from) {
             return;
@@ -112,7 +113,39 @@ impl<S: Storage> Core<S> {
                 let meta = Box::new(meta);
                 self.send(from, Message::RepairSnapshot(InstallSnapshot { meta }));
             }
-            None => self.event(Event::SnapshotUnavailable { peer: from }),
+            None => {
+                self.event(Event::SnapshotUnavailable { peer: from });
+                self.owe_snapshot(from, ask);
+            }
+        }
+    }
+
+    fn owe_snapshot(&mut self, to: NodeId, ask: SnapshotAsk) {
+        let timeout = self.config.election_timeout_ticks;
+        let owed = &mut self.repair.owed;
+        if owed.len() < STRANGERS_MAX || owed.contains_key(&to) {
+            let ticks_left = timeout.saturating_mul(SNAPSHOT_PATIENCE_TIMEOUTS);
+            owed.insert(to, Owed { ask, ticks_left });
+        }
+    }
+
+    /// Sends the snapshots that were asked for before they were there.
+    pub(super) fn tick_owed_snapshots(&mut self) {
+        if self.repair.owed.is_empty() {
+            return;
+        }
+        let newest = self.log.storage.snapshot().map(|meta| meta.id.index);
+        let mut due = Vec::new();
+        self.repair.owed.retain(|to, owed| {
+            let is_there = newest >= Some(owed.ask.covering);
+            if is_there {
+                due.push((*to, owed.ask));
+            }
+            owed.ticks_left = owed.ticks_left.saturating_sub(1);
+            !is_there && owed.ticks_left > 0
+        });
+        for (to, ask) in due {
+            self.answer_snapshot_ask(to, ask);
         }
     }
 }

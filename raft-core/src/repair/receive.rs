@@ -24,16 +24,22 @@ impl<S: Storage> Core<S> {
         self.repair.pace.on_answered(from);
         match outcome {
             RepairOutcome::Have { entries } => self.receive_from_peer(ask, entries),
-            RepairOutcome::Compacted { snapshot } if self.repair.snapshot_from.is_none() => {
-                let is_needed = self.log.faults.contains(ask.first);
-                if is_needed && snapshot.index >= ask.first && !self.wants_own_snapshot() {
-                    self.ask_for_snapshot(from);
-                }
-            }
-            RepairOutcome::Compacted { .. } | RepairOutcome::Maybe => {}
+            RepairOutcome::Compacted { snapshot } => self.note_offer(from, ask, snapshot),
+            RepairOutcome::Maybe => {}
             RepairOutcome::Never { held } => self.note_never(from, ask, held),
         }
         Ok(())
+    }
+
+    /// `from` has a snapshot in place of what was asked for. It is preferred to somebody who was asked in turn, and may have none.
+    fn note_offer(&mut self, from: NodeId, ask: RepairAsk, snapshot: EntryId) {
+        let awaits_another =
+            self.repair.snapshot_from.is_some() && self.repair.snapshot_was_offered;
+        let is_needed = self.log.faults.contains(ask.first) && snapshot.index >= ask.first;
+        if is_needed && !awaits_another && !self.wants_own_snapshot() {
+            self.repair.snapshot_was_offered = true;
+            self.ask_for_snapshot(from);
+        }
     }
 
     /// Takes over a snapshot that somebody sent. One that turns out to be of no use is not asked for
