@@ -159,7 +159,8 @@ pub enum Fault {
     },
     /// Records of a log rot while the process, which was killed, is down. Only those whose index, divided by the number of
     /// machines, leaves this node's place: so every entry stays intact on all machines but one. Nothing rots while there is
-    /// no leader under a configuration of several voters.
+    /// no leader under a configuration of several voters, nor in front of entries that no other machine holds, unless those are
+    /// alone at that index as well.
     Rot {
         /// Which.
         node: Place,

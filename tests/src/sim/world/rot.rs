@@ -10,7 +10,7 @@ use rand::RngExt;
 use super::World;
 use crate::sim::node::{self, CLUSTER, DATA, Life};
 use crate::sim::{Place, Us};
-use crate::watch::Violation;
+use crate::watch::{Log, Violation};
 
 /// Bytes of a segment in front of its first record.
 const SEGMENT_HEADER_BYTES: usize = 4096;
@@ -42,12 +42,34 @@ impl World {
             let record = &own[self.rng.random_range(0..own.len())];
             let byte = self.rng.random_range(record.bytes.clone()) as u64;
             let bit = byte * 8 + self.rng.random_range(0..8);
+            if self.is_in_front_of_an_own_tail(place, LogIndex(record.index)) {
+                continue;
+            }
             self.nodes[place].disk.flip_bit(&record.file, bit);
             self.counts.rotted += 1;
             let text = format!("record {} rots", record.index);
             self.timeline.note(self.now, place, &text);
         }
         Ok(())
+    }
+
+    /// Whether others hold an entry at `index`, and nobody else what follows it here. If its term is lost, this node can neither
+    /// compare its entry with theirs nor give it up, and may wait for ever if no leader can be elected without it: another limit
+    /// that docs/design/004 states.
+    fn is_in_front_of_an_own_tail(&self, place: Place, index: LogIndex) -> bool {
+        let logs = self.watchers.logs();
+        let next = LogIndex(index.0 + 1);
+        let own = logs.durable(node::id(place));
+        let Some(follows) = own.and_then(|log| log.entry(next)) else {
+            return false;
+        };
+        let others = (0..self.nodes.len()).filter(|other| *other != place);
+        let others: Vec<&Log> = others
+            .filter_map(|other| logs.durable(node::id(other)))
+            .collect();
+        let reaches = |log: &&Log| log.last() >= index;
+        let goes_on = |log: &&Log| log.holds(follows.id());
+        others.iter().any(reaches) && !others.iter().any(goes_on)
     }
 
     /// Whether another machine may have lost something and not have it back. Two that each lost entries before tails of their own
