@@ -1,5 +1,5 @@
 //! How long clients wait while an operator restarts and replaces the nodes of a cluster:
-//! `cargo run --release -p kvd-sim --example rolling [-- TRIALS [CLIENTS]]`
+//! `cargo run --release -p kvd-sim --example rolling [-- TRIALS [CLIENTS]] [stop|kill|replace ...]`
 //!
 //! Three processes with the default timeouts; clients write and read without a pause, spread over the nodes. One trial is all three
 //! nodes, one after the other: stopped with SIGTERM and started; killed with `kill -9` and started; replaced by a new one.
@@ -25,6 +25,15 @@ enum Step {
 }
 
 impl Step {
+    /// How it is asked for.
+    fn word(self) -> &'static str {
+        match self {
+            Step::Stop => "stop",
+            Step::Kill => "kill",
+            Step::Replace => "replace",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Step::Stop => "restart with SIGTERM",
@@ -35,16 +44,20 @@ impl Step {
 }
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).map(|text| {
-        text.parse::<usize>()
-            .expect("a number of trials, and one of clients")
-    });
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut numbers = arguments.iter().filter_map(|text| text.parse().ok());
+    let named = |step: &Step| arguments.iter().any(|text| text == step.word());
+    let all = [Step::Stop, Step::Kill, Step::Replace];
+    let none_is_named = !all.iter().any(named);
     let trials = numbers.next().unwrap_or(TRIALS);
     let clients = numbers.next().unwrap_or(CLIENTS);
     print!("{}", machine_facts());
     println!("clients  {clients}, each with one request in flight, a write and then its read");
     let mut failures = 0;
-    for step in [Step::Stop, Step::Kill, Step::Replace] {
+    for step in all {
+        if !none_is_named && !named(&step) {
+            continue;
+        }
         failures += measure(step, trials, clients);
     }
     println!("{failures} failed requests in all");
