@@ -80,8 +80,8 @@ impl Driver {
         self.effects.push(Effect::Distrust(suspect));
     }
 
-    /// As [`Driver::distrust`], of a node that has just started and found its mark on the disk. To be called before anything
-    /// else.
+    /// The state of this node is not that of the majority, as the mark on its disk said when it started. To be called before
+    /// anything else.
     pub fn start_suspect(&mut self, suspect: Suspect) {
         self.begin_suspicion(suspect, Stage::ask(self.now));
     }
