@@ -1,6 +1,6 @@
 //! Disks that are slow for a while, under nodes in this process.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvd::config::{Config, Sources};
 use kvd::node::Node;
@@ -57,14 +57,18 @@ fn leadership_leaves_a_slow_disk_and_stays_away() {
     let slow = cluster.leader();
     let load = Load::writing_and_reading(&cluster, 4, "slow");
     load.wait_for_each(20);
+    load.begin_span();
+    let begun = Instant::now();
     nodes[slow].slow_disk(SLOW);
     eventually("another leader", || {
         cluster.agreed_leader().is_some_and(|leader| leader != slow)
     });
+    println!("another leader is known after {:?}", begun.elapsed());
     for _ in 0..10 {
         load.wait_for_each(20);
         assert_ne!(cluster.leader(), slow, "it leads again");
     }
+    println!("longest gap of a client: {:?}", load.longest_gap());
     nodes[slow].slow_disk(Duration::ZERO);
     load.wait_for_each(20);
     let told = load.finish();
