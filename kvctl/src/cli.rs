@@ -144,6 +144,12 @@ pub(crate) enum Verb {
     /// Manage the logs of the nodes: kvctl log discard
     #[command(subcommand)]
     Log(LogVerb),
+    /// Read the logs of the nodes through and say whether they are sound; what is damaged is repaired from peers: kvctl scrub
+    Scrub {
+        /// The nodes; without one all members.
+        #[arg(value_name = "NODE")]
+        nodes: Vec<String>,
+    },
     /// Make a new cluster: kvctl cluster init prod n1=10.0.0.1:7400 n2=10.0.0.2:7400 n3=10.0.0.3:7400
     #[command(subcommand)]
     Cluster(ClusterVerb),

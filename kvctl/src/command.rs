@@ -13,6 +13,7 @@ mod leader;
 mod log;
 mod ls;
 mod member;
+mod scrub;
 mod set;
 mod status;
 mod version;
@@ -70,6 +71,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Answer, Fault> {
         Verb::Health(args) => health::run(args, &session()?).await,
         Verb::Leader(args) => leader::run(args, &session()?).await,
         Verb::Log(verb) => log::run(verb, &session()?).await,
+        Verb::Scrub { nodes } => scrub::run(&nodes, &session()?).await,
         Verb::Member(verb) => member::run(verb, global, &session()?).await,
         Verb::Cluster(ClusterVerb::Init(args)) => cluster::init(&args).map(Answer::done),
         Verb::Context(verb) => context::run(verb, global),

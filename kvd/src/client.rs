@@ -51,6 +51,7 @@ use crate::kv::command::{Command, CommandResult, Custom, RangeQuery, RangeResult
 use crate::machine::{Handle, StateMachine};
 use crate::wire::client::{
     Consistency, Member, MemberChange, MemberLine, Outcome, Quorum, Refusal, Request, Response,
+    ScrubReport,
 };
 
 pub use dial::Greeting;
@@ -356,6 +357,18 @@ impl Client {
     /// See [`ClientError`].
     pub async fn discard_log(&self) -> Result<(), ClientError> {
         self.done(Request::DiscardLog).await
+    }
+
+    /// Reads the log of the connected node through: how many entries it has, their bytes, and the damaged ones.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn scrub(&self) -> Result<ScrubReport, ClientError> {
+        let answer = self.request(Ask::Other(Request::Scrub)).await?;
+        let Response::Scrubbed(report) = answer else {
+            return Err(unexpected());
+        };
+        Ok(report)
     }
 
     async fn done(&self, request: Request) -> Result<(), ClientError> {

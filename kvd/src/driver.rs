@@ -157,6 +157,8 @@ pub enum Event {
     Trusted(bool),
     /// The snapshot of this entry, which was to be sent, is damaged. Comes before the [`Event::SnapshotSent`] that says so.
     SnapshotRotten(EntryId),
+    /// An answer to [`Effect::Scrub`].
+    Scrubbed(ClientId, ResponseFrame),
     /// What the shell knows of the machine, for `status`.
     Facts(Facts),
     /// A peer does not let this node in, because it was removed from the cluster.
@@ -217,6 +219,13 @@ pub enum Effect {
     /// The state was rebuilt from the snapshot that ends with this entry, which is in the snapshot directory: remove all older
     /// ones, and then the mark.
     Trust(EntryId),
+    /// Read the log through at once, and report with [`Event::Scrubbed`].
+    Scrub {
+        /// For whom.
+        client: ClientId,
+        /// For which of its requests.
+        id: u64,
+    },
     /// Something worth a line in the log or a place on a timeline.
     Observe(raft_core::Event),
     /// This program cannot apply a committed entry: it is newer, or the user's state machine failed. The node must stop at once,
@@ -362,6 +371,7 @@ impl Driver {
             Event::Faulty(indexes) => self.handle_faulty(&indexes),
             Event::Distrusted(done) => self.handle_distrusted(done),
             Event::Trusted(done) => self.handle_trusted(done),
+            Event::Scrubbed(client, frame) => self.effects.push(Effect::Answer { client, frame }),
             Event::SnapshotRotten(id) => self.handle_snapshot_rotten(id),
             Event::SnapshotWritten(written) => self.handle_snapshot_written(written),
             Event::SnapshotStaged(staged) => self.handle_snapshot_staged(*staged),

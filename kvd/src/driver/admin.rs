@@ -85,6 +85,7 @@ impl Driver {
                 self.want_snapshot();
                 self.answer(client, id, Response::Done);
             }
+            Request::Scrub => self.effects.push(Effect::Scrub { client, id }),
             Request::TransferLeader { to } => self.handle_transfer(client, id, to.as_deref()),
             Request::MemberTable => {
                 // It may never have applied what it was removed by, and would show itself as a member.
@@ -232,8 +233,9 @@ fn operation_of(request: &Request) -> Operation {
         | Request::Members
         | Request::MemberTable
         | Request::Health => Operation::Status,
-        Request::DiscardLog | Request::TransferLeader { .. } | Request::ChangeMembers { .. } => {
-            Operation::Operate
-        }
+        Request::DiscardLog
+        | Request::Scrub
+        | Request::TransferLeader { .. }
+        | Request::ChangeMembers { .. } => Operation::Operate,
     }
 }

@@ -114,6 +114,7 @@ impl Driver {
             | Request::Members
             | Request::Health
             | Request::DiscardLog
+            | Request::Scrub
             | Request::TransferLeader { .. } => None,
             // Whoever reads here does not want to be sent elsewhere.
             Request::Read {

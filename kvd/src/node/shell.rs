@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::clients::{Clients, NewClient};
 use super::facts::FactFinder;
 use super::log_thread::{FromLog, LogThread};
-use super::scrub_thread::ScrubThread;
+use super::scrub_thread::{self, ScrubThread};
 use super::snapshot_tasks::SnapshotTasks;
 use super::unix_socket::{self, SocketClient};
 use super::{Asker, Control, Crash, admission, boot};
@@ -420,6 +420,14 @@ impl Shell {
                         // The task that waits for it may have lost its link.
                         let _ = taken.send(());
                     }
+                }
+                Effect::Scrub { client, id } => {
+                    scrub_thread::scrub_now(
+                        self.reader.clone(),
+                        self.tasks.inbox.clone(),
+                        client,
+                        id,
+                    );
                 }
                 Effect::Distrust(suspect) => self.tasks.distrust(suspect),
                 Effect::Trust(id) => self.tasks.trust(id),

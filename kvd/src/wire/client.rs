@@ -157,6 +157,9 @@ pub enum Request {
         /// How long the client waits.
         timeout_ms: u32,
     },
+    /// Reads the log of the asked node through, from its front to its end. Answer: [`Response::Scrubbed`]. What is damaged is
+    /// asked for at the other nodes at once.
+    Scrub,
 }
 
 impl Request {
@@ -171,6 +174,7 @@ impl Request {
             | Request::Members
             | Request::Health
             | Request::DiscardLog
+            | Request::Scrub
             | Request::TransferLeader { .. }
             | Request::MemberTable
             | Request::Ask { .. }
@@ -376,6 +380,21 @@ pub enum Response {
         /// It may be stale: it was asked with [`Consistency::Local`].
         local: bool,
     },
+    /// To [`Request::Scrub`].
+    Scrubbed(ScrubReport),
+}
+
+/// What a log was found to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Entries that were read.
+    pub entries: u64,
+    /// Their bytes on the disk.
+    pub bytes: u64,
+    /// Places that are damaged: entries, and whatever else has a checksum.
+    pub damaged: u64,
+    /// The first entry among them.
+    pub first_damaged: Option<u64>,
 }
 
 /// What is known about a refused request.

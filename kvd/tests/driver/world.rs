@@ -215,6 +215,7 @@ impl World {
             Effect::Observe(_) => {}
             Effect::Distrust(suspect) => member.distrusts.push(suspect),
             Effect::Trust(id) => member.trusts.push(id),
+            Effect::Scrub { .. } => panic!("no test asks for it"),
             Effect::Halt { index, .. } => member.halted.push(index),
             Effect::Members { members, removed } => member.told.push((members, removed)),
             Effect::Stopped => member.stopped += 1,

@@ -248,3 +248,35 @@ fn rot_under_a_running_node_is_found_and_repaired() {
     cluster.wait_converged();
     told.check(&dump(&cluster));
 }
+
+/// `kvctl scrub` says which log is damaged, and that it is sound again when the peers that hold the entry are back.
+#[test]
+fn scrub_says_what_is_damaged_and_later_that_it_is_repaired() {
+    let mut rng = seeded_rng();
+    let mut cluster = Cluster::start();
+    let load = Load::writing(&cluster, 4, "damage");
+    load.wait_for_more(200);
+    let told = load.finish();
+    cluster.wait_converged();
+    let sound = cluster.kvctl(&["scrub"]).ok();
+    assert_eq!(sound.matches("\tPASS\t").count(), 3, "{sound}");
+    let records = acknowledged_records(&cluster, 0);
+    let record = &records[rng.random_range(0..records.len())];
+    // Nobody who could help is there.
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    damage(record, &mut rng);
+    let scrub = cluster.kvctl_at(0, &["scrub", "n1"]).expect_code(1);
+    let text = scrub.text();
+    assert!(text.starts_with("n1\tFAIL\t"), "{text}");
+    assert!(text.contains("1 damaged"), "{text}");
+    for node in [1, 2] {
+        cluster.nodes[node].start();
+        cluster.nodes[node].wait_listening();
+    }
+    wait_repaired(&cluster, 0);
+    cluster.wait_converged();
+    let sound = cluster.kvctl(&["scrub"]).ok();
+    assert_eq!(sound.matches("\tPASS\t").count(), 3, "{sound}");
+    told.check(&dump(&cluster));
+}

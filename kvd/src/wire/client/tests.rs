@@ -60,6 +60,7 @@ fn requests() -> Vec<RequestFrame> {
             },
             timeout_ms: 5000,
         },
+        Request::Scrub,
     ]
     .into_iter()
     .zip(1..)
@@ -295,6 +296,12 @@ fn responses() -> Vec<ResponseFrame> {
         applied: 300,
         local: true,
     });
+    bodies.push(Response::Scrubbed(ScrubReport {
+        entries: 300,
+        bytes: 301,
+        damaged: 2,
+        first_damaged: Some(17),
+    }));
     bodies
         .into_iter()
         .zip(1..)

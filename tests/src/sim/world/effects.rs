@@ -77,6 +77,8 @@ impl World {
             }
             Effect::Distrust(suspect) => self.distrust(place, &suspect),
             Effect::Trust(id) => self.trust(place, id),
+            // No operator of these worlds asks for it: what rots is found by reading, and at the next start.
+            Effect::Scrub { .. } => Ok(()),
             // Links are the world's own, whoever the members are.
             Effect::Members { .. } => Ok(()),
             Effect::Observe(event) => {
