@@ -6,6 +6,7 @@ mod file;
 mod measure;
 mod memory;
 mod ours;
+mod published;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

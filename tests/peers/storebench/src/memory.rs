@@ -2,89 +2,38 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
 use imbl::OrdMap;
 
 use crate::engine::{Batch, Engine, Key, number};
 use crate::file;
+use crate::published::{Persistent, Published};
 
-pub struct Imbl {
-    current: Mutex<OrdMap<Key, Bytes>>,
-    published: RwLock<OrdMap<Key, Bytes>>,
-    dir: PathBuf,
-}
+pub type Imbl = Published<OrdMap<Key, Bytes>>;
 
-impl Imbl {
-    fn view(&self) -> OrdMap<Key, Bytes> {
-        self.published
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-impl Engine for Imbl {
+impl Persistent for OrdMap<Key, Bytes> {
     const NAME: &'static str = "imbl";
-    type Prepared = Batch;
 
-    fn open(dir: &Path) -> Imbl {
-        let mut map = OrdMap::new();
-        file::read(dir, |key, value| {
-            map.insert(key, value);
-        });
-        Imbl {
-            published: RwLock::new(map.clone()),
-            current: Mutex::new(map),
-            dir: dir.to_owned(),
-        }
+    fn empty() -> Self {
+        OrdMap::new()
     }
 
-    fn prepare(batch: Batch) -> Batch {
-        batch
+    fn insert(&mut self, key: Key, value: Bytes) {
+        OrdMap::insert(self, key, value);
     }
 
-    fn apply(&self, batch: Batch) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, value) in batch {
-            current.insert(key, value);
-        }
-        let next = current.clone();
-        let mut published = self
-            .published
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *published, next);
-        drop(published);
-        drop(old);
+    fn get(&self, key: &Key) -> Option<&Bytes> {
+        OrdMap::get(self, key)
     }
 
-    fn get(&self, key: &Key) -> Option<u64> {
-        let published = self
-            .published
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        published.get(key).map(|value| number(value))
+    fn iter(&self) -> impl Iterator<Item = (&Key, &Bytes)> {
+        OrdMap::iter(self)
     }
 
-    fn scan(&self) -> (usize, u64) {
-        let view = self.view();
-        let sum = view
-            .iter()
-            .fold(0, |sum: u64, (_, value)| sum.wrapping_add(number(value)));
-        (view.len(), sum)
-    }
-
-    fn hold_view(&self, during: impl FnOnce()) {
-        let view = self.view();
-        during();
-        drop(view);
-    }
-
-    fn close(self) {
-        let view = self.view();
-        file::write(&self.dir, view.iter().map(|(key, value)| (key, &value[..])));
+    fn len(&self) -> usize {
+        OrdMap::len(self)
     }
 }
 

@@ -1,7 +1,7 @@
 //! kvd: the map alone, and the whole store with envelopes, checksums, sessions and the rolling hash.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
 use kvd::kv::auth::{Principal, Role};
@@ -14,83 +14,31 @@ use kvd::kv::store::{Applied, Store};
 
 use crate::engine::{Batch, Engine, Key, number};
 use crate::file;
+use crate::published::{Persistent, Published};
 
-/// The map, with a view published after each batch as a program with readers on other threads would do it.
-pub struct Map {
-    current: Mutex<CowMap<Key, Bytes>>,
-    published: RwLock<CowMap<Key, Bytes>>,
-    dir: PathBuf,
-}
+pub type Map = Published<CowMap<Key, Bytes>>;
 
-impl Map {
-    fn view(&self) -> CowMap<Key, Bytes> {
-        self.published
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-impl Engine for Map {
+impl Persistent for CowMap<Key, Bytes> {
     const NAME: &'static str = "kvd map";
-    type Prepared = Batch;
 
-    fn open(dir: &Path) -> Map {
-        let mut map = CowMap::new();
-        file::read(dir, |key, value| {
-            map.insert(key, value);
-        });
-        Map {
-            published: RwLock::new(map.clone()),
-            current: Mutex::new(map),
-            dir: dir.to_owned(),
-        }
+    fn empty() -> Self {
+        CowMap::new()
     }
 
-    fn prepare(batch: Batch) -> Batch {
-        batch
+    fn insert(&mut self, key: Key, value: Bytes) {
+        CowMap::insert(self, key, value);
     }
 
-    fn apply(&self, batch: Batch) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, value) in batch {
-            current.insert(key, value);
-        }
-        let next = current.clone();
-        let mut published = self
-            .published
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *published, next);
-        drop(published);
-        drop(old);
+    fn get(&self, key: &Key) -> Option<&Bytes> {
+        CowMap::get(self, key)
     }
 
-    fn get(&self, key: &Key) -> Option<u64> {
-        let published = self
-            .published
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        published.get(key).map(|value| number(value))
+    fn iter(&self) -> impl Iterator<Item = (&Key, &Bytes)> {
+        CowMap::iter(self)
     }
 
-    fn scan(&self) -> (usize, u64) {
-        let view = self.view();
-        let sum = view
-            .iter()
-            .fold(0, |sum: u64, (_, value)| sum.wrapping_add(number(value)));
-        (view.len(), sum)
-    }
-
-    fn hold_view(&self, during: impl FnOnce()) {
-        let view = self.view();
-        during();
-        drop(view);
-    }
-
-    fn close(self) {
-        let view = self.view();
-        file::write(&self.dir, view.iter().map(|(key, value)| (key, &value[..])));
+    fn len(&self) -> usize {
+        CowMap::len(self)
     }
 }
 
@@ -202,4 +150,3 @@ impl Engine for Whole {
         file::write_blocks(&self.dir, SnapshotWriter::new(self.view(), context));
     }
 }
-
