@@ -13,6 +13,7 @@ mod leader;
 mod log;
 mod ls;
 mod member;
+mod nodes;
 mod scrub;
 mod set;
 mod status;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use kvd::client::{Client, ClientError, ClientOptions, NodeReport, Survey};
+use kvd::client::{Client, ClientOptions, NodeReport, Survey};
 use kvd::wire::status::NodeStatus;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Answer;
+use super::nodes::{self, check_heard};
 use crate::cli::LogVerb;
 use crate::connect::Session;
 use crate::exit::ExitCode;
@@ -27,15 +28,13 @@ pub(super) async fn run(verb: LogVerb, session: &Session) -> Result<Answer, Faul
 /// Orders a snapshot of each node, and waits until they have them and have let go of the log that they need no more.
 async fn discard(names: &[String], session: &Session) -> Result<Answer, Fault> {
     let deadline = Instant::now() + session.options.timeout;
+    let look_max = session.options.timeout.min(LOOK_MAX);
     let look = Client::new(ClientOptions {
-        timeout: session.options.timeout.min(LOOK_MAX),
+        timeout: look_max,
         ..session.options.clone()
     });
     let survey = look.survey().await;
-    if survey.answers().next().is_none() {
-        let evidence = survey.evidence(session.options.timeout.min(LOOK_MAX));
-        return Err(ClientError::Unreachable(evidence).into());
-    }
+    check_heard(&survey, look_max)?;
     let mut nodes = chosen(&survey, names)?;
     for node in nodes.iter().filter(|node| node.state == State::Ordered) {
         order(&node.name, session).await?;
@@ -64,18 +63,8 @@ async fn order(name: &str, session: &Session) -> Result<(), Fault> {
 
 /// The members of these names, or all.
 fn chosen(survey: &Survey, names: &[String]) -> Result<Vec<Node>, Fault> {
-    let members: Vec<Node> = survey.nodes.iter().filter_map(Node::of).collect();
-    let known = || {
-        let names: Vec<&str> = members.iter().map(|node| node.name.as_str()).collect();
-        format!("the members are {}", names.join(", "))
-    };
-    for name in names {
-        if members.iter().all(|node| node.name != *name) {
-            return Err(Fault::usage(format!("there is no node {name}")).with_known(known()));
-        }
-    }
-    let is_meant = |node: &Node| names.is_empty() || names.contains(&node.name);
-    Ok(members.into_iter().filter(is_meant).collect())
+    let chosen = nodes::chosen(survey, names)?;
+    Ok(chosen.into_iter().map(Node::of).collect())
 }
 
 /// How far a node has come.
@@ -108,18 +97,17 @@ struct Node {
 }
 
 impl Node {
-    fn of(report: &NodeReport) -> Option<Node> {
-        let name = report.name.clone()?;
+    fn of((name, report): (&str, &NodeReport)) -> Node {
         let (status, state) = match &report.status {
             Ok(status) => (status.clone(), State::Ordered),
             Err(found) => (NodeStatus::default(), State::Unreachable(found.to_string())),
         };
-        Some(Node {
-            name,
+        Node {
+            name: name.to_owned(),
             before: status.clone(),
             now: status,
             state,
-        })
+        }
     }
 
     /// Takes in what a node says of itself, if it is this one.

@@ -1,10 +1,10 @@
 //! `kvctl scrub`
 
-use kvd::client::{Client, ClientError, ClientOptions, NodeReport};
 use kvd::wire::client::ScrubReport;
 use serde_json::{Value, json};
 
 use super::Answer;
+use super::nodes::{check_heard, chosen};
 use crate::connect::Session;
 use crate::exit::ExitCode;
 use crate::fault::Fault;
@@ -12,28 +12,17 @@ use crate::output::{View, record};
 
 /// Lets each node read its log through, one after the other, so that the disks of a majority stay free for writes.
 pub(super) async fn run(names: &[String], session: &Session) -> Result<Answer, Fault> {
-    let look = Client::new(ClientOptions::clone(&session.options));
-    let survey = look.survey().await;
-    look.close().await;
-    if survey.answers().next().is_none() {
-        let evidence = survey.evidence(session.options.timeout);
-        return Err(ClientError::Unreachable(evidence).into());
-    }
-    let members: Vec<&NodeReport> = survey.nodes.iter().filter(|it| it.name.is_some()).collect();
-    let is_member = |name: &String| members.iter().any(|it| it.name.as_ref() == Some(name));
-    if let Some(stranger) = names.iter().find(|name| !is_member(name)) {
-        return Err(Fault::usage(format!("there is no node {stranger}")));
-    }
+    let client = session.client();
+    let survey = client.survey().await;
+    client.close().await;
+    check_heard(&survey, session.options.timeout)?;
     let mut scrubbed = Vec::new();
-    for member in members {
-        let name = member.name.clone().unwrap_or_default();
-        if !names.is_empty() && !names.contains(&name) {
-            continue;
-        }
+    for (name, member) in chosen(&survey, names)? {
         let found = match &member.status {
-            Ok(_) => scrub(&name, session).await.map_err(|fault| fault.what),
+            Ok(_) => scrub(name, session).await.map_err(|fault| fault.what),
             Err(why) => Err(why.to_string()),
         };
+        let name = name.to_owned();
         scrubbed.push(Node { name, found });
     }
     let scrubbed = Scrubbed(scrubbed);
