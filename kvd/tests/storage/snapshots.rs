@@ -9,7 +9,7 @@ use raft_log::fs::{Fs, OsFs, SimFs};
 
 use crate::crash::rng;
 use crate::support::{
-    Stopped, data, files, founding, id, meta, open_snapshots, receive, snapshot_bytes,
+    at_each_call, data, done, files, founding, id, meta, open_snapshots, receive, snapshot_bytes,
     snapshot_options, store_at,
 };
 
@@ -71,53 +71,12 @@ fn snapshot_is_written_listed_sent_received_and_loaded_on_a_real_disk() {
     assert_eq!(loaded.newest.unwrap().1.hash(), view.hash());
 }
 
-/// Stops the machine at each storage call of `act`, by death of the process and by power cuts, and lets `check` look at what
-/// a restart finds.
-fn at_each_call(base: &SimFs, act: impl Fn(&SnapshotDir<SimFs>) -> bool, check: impl Fn(&SimFs)) {
-    for call in 1.. {
-        let fs = base.fork();
-        let dir = open_snapshots(&fs);
-        dir.load_newest().expect("a healthy disk");
-        fs.stop_at_call(fs.calls() + call);
-        let done = act(&dir);
-        drop(dir);
-        for seed in 0..8 {
-            let fs = fs.fork();
-            if seed == 0 {
-                fs.crash_process();
-            } else {
-                fs.power_cut(&mut rng(call * 100 + seed));
-            }
-            check(&fs);
-            let left = files(&fs);
-            assert!(
-                left.iter().all(|name| !name.ends_with(".tmp")),
-                "call {call}: {left:?}"
-            );
-        }
-        if done {
-            return;
-        }
-    }
-}
-
 fn with_two() -> SimFs {
     let fs = SimFs::new(7);
     let dir = open_snapshots(&fs);
     write(&dir, 20);
     write(&dir, 40);
     fs
-}
-
-/// Whether it was done; a machine that stopped is the only excuse.
-fn done<T>(result: Result<T, SnapshotDirError>) -> bool {
-    match result {
-        Ok(_) => true,
-        Err(error) => {
-            assert!(error.is_stopped(), "{error}");
-            false
-        }
-    }
 }
 
 /// Case 33: a crash while a snapshot is written leaves the one before or the new one, never a part.

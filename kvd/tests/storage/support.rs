@@ -21,6 +21,8 @@ use raft_log::fs::{Fs, SimFs, is_stopped};
 use raft_log::record::{HEADER_BYTES, decode, payload_checksum};
 use raft_log::{Binding, OpenError, Options, ReadError, Wal, WalError};
 
+use crate::crash::rng;
+
 pub const CLUSTER: u32 = 0x00c0_ffee;
 pub const BINDING: Binding = Binding {
     cluster: CLUSTER,
@@ -280,5 +282,50 @@ impl Stopped for RecoverError {
             return error.is_stopped();
         }
         matches!(self, RecoverError::Open(OpenError::Io(fault)) | RecoverError::Wal(WalError::Io(fault)) | RecoverError::Read(ReadError::Io(fault)) if is_stopped(&fault.source))
+    }
+}
+
+/// Stops the machine at each storage call of `act`, by death of the process and by power cuts, and lets `check` look at what
+/// a restart finds.
+pub fn at_each_call(
+    base: &SimFs,
+    act: impl Fn(&SnapshotDir<SimFs>) -> bool,
+    check: impl Fn(&SimFs),
+) {
+    for call in 1.. {
+        let fs = base.fork();
+        let dir = open_snapshots(&fs);
+        dir.load_newest().expect("a healthy disk");
+        fs.stop_at_call(fs.calls() + call);
+        let done = act(&dir);
+        drop(dir);
+        for seed in 0..8 {
+            let fs = fs.fork();
+            if seed == 0 {
+                fs.crash_process();
+            } else {
+                fs.power_cut(&mut rng(call * 100 + seed));
+            }
+            check(&fs);
+            let left = files(&fs);
+            assert!(
+                left.iter().all(|name| !name.ends_with(".tmp")),
+                "call {call}: {left:?}"
+            );
+        }
+        if done {
+            return;
+        }
+    }
+}
+
+/// Whether it was done; a machine that stopped is the only excuse.
+pub fn done<T>(result: Result<T, SnapshotDirError>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(error.is_stopped(), "{error}");
+            false
+        }
     }
 }
