@@ -6,6 +6,7 @@
 //!
 //! One turn is: take everything that has arrived, then call `turn` once. All writes that arrived together become one batch of
 //! entries, all reads one read-index round, and the shell gets one list of effects, which it carries out in order.
+//!
 //! ```text
 //!   requests --> writes --> core.propose -+                +-> Send      to a peer, now
 //!   requests --> reads  --> core.read ----+                +-> Log       to the log thread; reports come back as an event
@@ -425,7 +426,7 @@ impl Driver {
         &self.store
     }
 
-    /// Ticks since it was made.
+    /// Ticks since the driver was made.
     pub fn ticks(&self) -> u64 {
         self.now
     }

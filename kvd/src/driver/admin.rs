@@ -22,18 +22,8 @@ impl Driver {
         frame: RequestFrame,
     ) {
         let RequestFrame { id, body } = frame;
-        let operation = operation_of(&body);
-        if !may(principal.borrowed(), operation) {
-            let why = format!(
-                "{} {} may not {}",
-                principal.role.as_str(),
-                principal.name,
-                operation.as_str()
-            );
-            self.refuse(client, id, Refusal::NotAuthorised { why });
-            return;
-        }
-        if let Some(refusal) = self.out_of_service(&body) {
+        let refusal = refuse_rights(&principal, &body).or_else(|| self.out_of_service(&body));
+        if let Some(refusal) = refusal {
             return self.refuse(client, id, refusal);
         }
         match body {
@@ -88,11 +78,7 @@ impl Driver {
             Request::Scrub => self.effects.push(Effect::Scrub { client, id }),
             Request::TransferLeader { to } => self.handle_transfer(client, id, to.as_deref()),
             Request::MemberTable => {
-                // It may never have applied what it was removed by, and would show itself as a member.
-                let response = match self.is_outside() {
-                    true => Response::Refused(Refusal::NotLeader { leader: None }),
-                    false => self.member_table(),
-                };
+                let response = self.answer_member_table();
                 self.answer(client, id, response);
             }
             Request::ChangeMembers {
@@ -126,6 +112,14 @@ impl Driver {
             leader: self.leader.map(|leader| leader.0),
         };
         self.answer(client, id, hello);
+    }
+
+    fn answer_member_table(&self) -> Response {
+        // It may never have applied what it was removed by, and would show itself as a member.
+        match self.is_outside() {
+            true => Response::Refused(Refusal::NotLeader { leader: None }),
+            false => self.member_table(),
+        }
     }
 
     fn answer_members(&self) -> Response {
@@ -222,6 +216,21 @@ impl Driver {
             self.effects.push(Effect::Stopped);
         }
     }
+}
+
+/// The refusal of a request that this principal may not make.
+fn refuse_rights(principal: &Principal, request: &Request) -> Option<Refusal> {
+    let operation = operation_of(request);
+    if may(principal.borrowed(), operation) {
+        return None;
+    }
+    let why = format!(
+        "{} {} may not {}",
+        principal.role.as_str(),
+        principal.name,
+        operation.as_str()
+    );
+    Some(Refusal::NotAuthorised { why })
 }
 
 fn operation_of(request: &Request) -> Operation {

@@ -108,6 +108,7 @@ impl Driver {
 
     /// Why this is not answered here, if it is not: it concerns the state, and that is suspect.
     pub(super) fn out_of_service(&self, request: &Request) -> Option<Refusal> {
+        self.suspicion.as_ref()?;
         match request {
             Request::Hello { .. }
             | Request::Status
@@ -124,13 +125,13 @@ impl Driver {
             | Request::Ask {
                 consistency: Consistency::Local,
                 ..
-            } => self.suspicion.as_ref().map(|_| self.no_state()),
+            } => Some(self.no_state()),
             Request::OpenSession { .. }
             | Request::Write { .. }
             | Request::Read { .. }
             | Request::Ask { .. }
             | Request::MemberTable
-            | Request::ChangeMembers { .. } => self.suspicion.as_ref().map(|_| self.elsewhere()),
+            | Request::ChangeMembers { .. } => Some(self.elsewhere()),
         }
     }
 
