@@ -1,9 +1,8 @@
 //! A node that was away for longer than the log reaches back.
 
-use bytes::Bytes;
-use kvd::client::Client;
-use kvd::kv::command::{Command, Op};
-use kvd_sim::process::{Cluster, PATIENCE, client_options, open_runtime, wait_for};
+use kvd_sim::process::{Cluster, PATIENCE, wait_for};
+
+use crate::small_log::{self, small_segments};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -13,55 +12,17 @@ const KEYS: u64 = 200;
 const VALUE_BYTES: usize = 1 << 10;
 
 fn small_log() -> Cluster {
-    Cluster::builder()
-        .set("log", "segment_bytes", "256KiB")
+    small_segments()
         .set("log", "max_bytes", "1MiB")
-        .set("log", "reserve_bytes", "1MiB")
         .set("snapshot", "every_bytes", "256KiB")
-        .set("limits", "key_bytes", "1KiB")
-        .set("limits", "value_bytes", "16KiB")
-        .set("limits", "request_bytes", "32KiB")
         .build()
 }
 
-/// Overwrites the same keys over and over, many writes in flight, so that the log grows and the data does not.
+/// Overwrites the same keys with so many bytes.
 fn overwrite(cluster: &Cluster, bytes: u64) {
+    let value = |number| format!("{number:08}").repeat(VALUE_BYTES / 8);
     let count = bytes / VALUE_BYTES as u64;
-    open_runtime().block_on(async {
-        let client = Client::new(client_options(cluster, PATIENCE));
-        let mut pending = Vec::new();
-        for number in 0..count {
-            let key = format!("key{:03}", number % KEYS).into();
-            let value = Bytes::from(format!("{number:08}").repeat(VALUE_BYTES / 8));
-            let op = Op::Put {
-                key,
-                value,
-                want_previous: false,
-            };
-            // The client itself bounds how many are unanswered.
-            pending.push(
-                client
-                    .submit(Command::Op(op))
-                    .await
-                    .expect("the client is open"),
-            );
-            if pending.len() == 64 {
-                for write in pending.drain(..) {
-                    write
-                        .result()
-                        .await
-                        .expect("a healthy majority takes writes");
-                }
-            }
-        }
-        for write in pending {
-            write
-                .result()
-                .await
-                .expect("a healthy majority takes writes");
-        }
-        client.close().await;
-    });
+    small_log::overwrite(cluster, KEYS, (0..count).map(value));
 }
 
 /// Must show 6: a node is stopped while much more than `log.max_bytes` is written. It catches up by a snapshot, its local

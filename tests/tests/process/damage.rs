@@ -9,13 +9,19 @@ use kvd_sim::process::{
 };
 use rand::RngExt as _;
 
-/// A stopped cluster with a log on every node, and what its clients were told.
-fn stopped_after_load(nodes: usize) -> (Cluster, Acknowledged) {
-    let mut cluster = Cluster::builder().nodes(nodes).build();
+/// A cluster with a log on every node, and what its clients were told.
+fn loaded(nodes: usize) -> (Cluster, Acknowledged) {
+    let cluster = Cluster::builder().nodes(nodes).build();
     let load = Load::writing(&cluster, 4, "damage");
     load.wait_for_more(200);
     let told = load.finish();
     cluster.wait_converged();
+    (cluster, told)
+}
+
+/// The same, stopped.
+fn stopped_after_load(nodes: usize) -> (Cluster, Acknowledged) {
+    let (mut cluster, told) = loaded(nodes);
     for node in &mut cluster.nodes {
         node.kill();
     }
@@ -225,11 +231,7 @@ fn nodes_that_lost_the_same_entry_wait_for_its_only_holder() {
 #[test]
 fn rot_under_a_running_node_is_found_and_repaired() {
     let mut rng = seeded_rng();
-    let mut cluster = Cluster::start();
-    let load = Load::writing(&cluster, 4, "damage");
-    load.wait_for_more(200);
-    let told = load.finish();
-    cluster.wait_converged();
+    let (mut cluster, told) = loaded(3);
     let leader = cluster.leader();
     let follower = (0..3)
         .find(|node| *node != leader)
@@ -253,11 +255,7 @@ fn rot_under_a_running_node_is_found_and_repaired() {
 #[test]
 fn scrub_says_what_is_damaged_and_later_that_it_is_repaired() {
     let mut rng = seeded_rng();
-    let mut cluster = Cluster::start();
-    let load = Load::writing(&cluster, 4, "damage");
-    load.wait_for_more(200);
-    let told = load.finish();
-    cluster.wait_converged();
+    let (mut cluster, told) = loaded(3);
     let sound = cluster.kvctl(&["scrub"]).ok();
     assert_eq!(sound.matches("\tPASS\t").count(), 3, "{sound}");
     let records = acknowledged_records(&cluster, 0);

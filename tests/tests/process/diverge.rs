@@ -1,41 +1,20 @@
 //! A replica whose state is not that of the others, though its log is.
 
 use bytes::Bytes;
-use kvd::client::Client;
 use kvd::driver::HASH_EVERY;
 use kvd::identity::snapshot_dir;
-use kvd::kv::command::{Command, Op};
 use kvd::kv::limits::StoreLimits;
 use kvd::kv::{SnapshotContext, SnapshotReader, SnapshotWriter};
-use kvd_sim::process::{Cluster, PATIENCE, client_options, eventually, open_runtime};
+use kvd_sim::process::{Cluster, eventually};
+
+use crate::small_log::{overwrite, small_segments};
 
 /// Keys that are overwritten all the time, beside the one that is not.
 const KEYS: u64 = 100;
-/// Writes that are unanswered at a time.
-const IN_FLIGHT: usize = 64;
-
 /// Writes so many values.
-fn write(cluster: &Cluster, keys: u64, count: u64) {
-    open_runtime().block_on(async {
-        let client = Client::new(client_options(cluster, PATIENCE));
-        let mut pending = Vec::new();
-        for number in 0..count {
-            let op = Op::Put {
-                key: format!("key{:03}", number % keys).into(),
-                value: Bytes::from(format!("value {number:08}")),
-                want_previous: false,
-            };
-            let write = client.submit(Command::Op(op)).await;
-            pending.push(write.expect("the client is open"));
-            if pending.len() == IN_FLIGHT || number + 1 == count {
-                for write in pending.drain(..) {
-                    let result = write.result().await;
-                    result.expect("a healthy majority takes writes");
-                }
-            }
-        }
-        client.close().await;
-    });
+fn write(cluster: &Cluster, count: u64) {
+    let value = |number| format!("value {number:08}");
+    overwrite(cluster, KEYS, (0..count).map(value));
 }
 
 /// Exchanges the newest snapshot of a stopped node by one of the same entry that is sound in all but one value, as a machine
@@ -65,17 +44,12 @@ fn exchange_snapshot(cluster: &Cluster, node: usize, key: &str) {
 /// state of a node that agreed, and is equal to the others again, also after another start.
 #[test]
 fn a_node_with_a_wrong_snapshot_takes_itself_out_and_is_rebuilt() {
-    let mut cluster = Cluster::builder()
-        .set("log", "segment_bytes", "256KiB")
+    let mut cluster = small_segments()
         .set("log", "max_bytes", "2MiB")
-        .set("log", "reserve_bytes", "1MiB")
-        .set("limits", "key_bytes", "1KiB")
-        .set("limits", "value_bytes", "16KiB")
-        .set("limits", "request_bytes", "32KiB")
         .set("snapshot", "every_bytes", "128KiB")
         .build();
     cluster.kvctl(&["set", "cold", "as it was"]).expect_code(0);
-    write(&cluster, KEYS, HASH_EVERY / 2);
+    write(&cluster, HASH_EVERY / 2);
     cluster.wait_converged();
     let leader = cluster.leader();
     let node = (leader + 1) % 3;
@@ -88,7 +62,7 @@ fn a_node_with_a_wrong_snapshot_takes_itself_out_and_is_rebuilt() {
         cluster.local_export(node) != cluster.local_export(leader),
         "nobody knows yet"
     );
-    write(&cluster, KEYS, HASH_EVERY);
+    write(&cluster, HASH_EVERY);
     eventually("the node to be in service again", || {
         cluster.nodes[node].log().contains("in service again")
     });

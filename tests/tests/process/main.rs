@@ -18,4 +18,5 @@ mod rolling;
 mod scenarios;
 mod shared;
 mod slow_disk;
+mod small_log;
 mod stress;

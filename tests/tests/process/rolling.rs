@@ -6,7 +6,7 @@ use kvd_sim::process::{Cluster, Load, dump, eventually};
 const SETTLED: u64 = 20;
 
 /// Whatever was asked while this went on was answered with success, and written once.
-fn finish(cluster: &Cluster, load: Load) {
+pub(crate) fn finish(cluster: &Cluster, load: Load) {
     let told = load.finish();
     assert_eq!(told.failures(), [""; 0]);
     told.check(&dump(cluster));

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use kvd::config::{Config, Sources};
 use kvd::node::Node;
-use kvd_sim::process::{Cluster, Load, PATIENCE, dump, eventually, wait_for};
+use kvd_sim::process::{Cluster, Load, PATIENCE, eventually, wait_for};
+
+use crate::rolling::finish;
 
 /// Several election timeouts.
 const SLOW: Duration = Duration::from_millis(1500);
@@ -71,10 +73,7 @@ fn leadership_leaves_a_slow_disk_and_stays_away() {
     println!("longest gap of a client: {:?}", load.longest_gap());
     nodes[slow].slow_disk(Duration::ZERO);
     load.wait_for_each(20);
-    let told = load.finish();
-    assert_eq!(told.failures(), [""; 0]);
-    told.check(&dump(&cluster));
-    cluster.wait_converged();
+    finish(&cluster, load);
     stop(nodes);
 }
 
@@ -99,9 +98,6 @@ fn cluster_whose_disks_are_all_slow_keeps_its_leader() {
     assert!(stays, "leadership moves on and on");
     nodes.iter().for_each(|node| node.slow_disk(Duration::ZERO));
     load.wait_for_each(20);
-    let told = load.finish();
-    assert_eq!(told.failures(), [""; 0]);
-    told.check(&dump(&cluster));
-    cluster.wait_converged();
+    finish(&cluster, load);
     stop(nodes);
 }
