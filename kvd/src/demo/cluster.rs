@@ -11,10 +11,9 @@ use raft_net::Credentials;
 use self::files::Files;
 use super::context::DemoContext;
 use super::faults::Faults;
-use crate::bundle::BundleMember;
 use crate::config::{Config, Sources};
 use crate::exit::Failure;
-use crate::found;
+use crate::found::{self, NewNode};
 use crate::node::{Node, Paused};
 use crate::wire::client::MemberAddress;
 
@@ -89,7 +88,7 @@ impl DemoNode {
 
 /// Nodes that have their directories, and are neither members nor started.
 pub(super) struct Newcomers {
-    members: Vec<BundleMember>,
+    members: Vec<NewNode>,
     dirs: Vec<PathBuf>,
 }
 
@@ -284,7 +283,7 @@ impl Cluster {
     }
 
     /// Ids and addresses for nodes that are to join.
-    pub(super) fn new_members(&self, names: &[String]) -> Result<Vec<BundleMember>, String> {
+    pub(super) fn new_members(&self, names: &[String]) -> Result<Vec<NewNode>, String> {
         for name in names {
             crate::names::check_name(name).map_err(|why| format!("the name {name} {why}"))?;
             if self.nodes.iter().any(|node| node.name == *name) {
@@ -297,15 +296,11 @@ impl Cluster {
     /// Makes certificates and directories for nodes that are to join; `present` are the members that they are told of.
     pub(super) fn prepare(
         &self,
-        members: Vec<BundleMember>,
+        members: Vec<NewNode>,
         present: &[MemberAddress],
     ) -> Result<Newcomers, String> {
-        let present = present.iter().map(|member| BundleMember {
-            name: member.name.clone(),
-            id: member.id,
-            address: member.address.clone(),
-        });
-        let all: Vec<BundleMember> = present.chain(members.iter().cloned()).collect();
+        let joining = members.iter().map(NewNode::member);
+        let all: Vec<MemberAddress> = present.iter().cloned().chain(joining).collect();
         let joined = members
             .iter()
             .map(|member| self.files.join_later(member, &all));
@@ -367,7 +362,7 @@ impl Cluster {
 
 impl Newcomers {
     /// Who they are.
-    pub(super) fn members(&self) -> &[BundleMember] {
+    pub(super) fn members(&self) -> &[NewNode] {
         &self.members
     }
 }

@@ -3,16 +3,19 @@
 //! Nodes are made as an operator makes them, with bundles that are joined. A directory is named after its node and, for later
 //! ones, after its id: a name may be used again when its node was removed, an id and a directory never.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use raft_net::ClusterId;
 use raft_net::pki::Authority;
 
-use crate::bundle::{Bundle, BundleMember};
 use crate::exit::{ExitCode, Failure};
-use crate::found;
+use crate::found::{self, NewNode};
 use crate::join::join;
+use crate::wire::client::MemberAddress;
+
+/// Name of the cluster, of its authority and of its administrator.
+const CLUSTER: &str = "demo";
 
 const CERTIFICATE_DAYS: u32 = 30;
 
@@ -33,7 +36,7 @@ impl Files {
             return Files::read(home);
         }
         std::fs::create_dir_all(home).map_err(|error| Failure::storage(home, &error))?;
-        let authority = Authority::create(ClusterId(rand::random()), "demo", CERTIFICATE_DAYS)
+        let authority = Authority::create(ClusterId(rand::random()), CLUSTER, CERTIFICATE_DAYS)
             .map_err(cannot)?;
         let files = Files {
             home: home.to_owned(),
@@ -55,13 +58,14 @@ impl Files {
     fn found(&self, count: usize) -> Result<(), Failure> {
         let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
         let members = new_members(&names)?;
-        let admin = self.authority.issue_admin("demo", CERTIFICATE_DAYS);
+        let admin = self.authority.issue_admin(CLUSTER, CERTIFICATE_DAYS);
         let admin = admin.map_err(cannot)?;
         write(&self.home.join("ca.pem"), self.authority.ca_pem())?;
         write(&self.home.join("ca.key"), self.authority.key_pem())?;
         write(&self.home.join("admin.key"), &admin.key_pem)?;
+        let all: Vec<MemberAddress> = members.iter().map(NewNode::member).collect();
         for member in &members {
-            self.join_one(member, &members, false, &self.home.join(&member.name))?;
+            self.join_one(member, &all, false, &self.home.join(&member.name))?;
         }
         let dirs: Vec<PathBuf> = names.iter().map(|name| self.home.join(name)).collect();
         self.write_list(dirs.iter().map(PathBuf::as_path))?;
@@ -71,8 +75,8 @@ impl Files {
     /// Makes the directory of a later node; `members` are those that it is told of, itself included.
     pub(super) fn join_later(
         &self,
-        member: &BundleMember,
-        members: &[BundleMember],
+        member: &NewNode,
+        members: &[MemberAddress],
     ) -> Result<PathBuf, Failure> {
         let dir = self
             .home
@@ -83,31 +87,15 @@ impl Files {
 
     fn join_one(
         &self,
-        member: &BundleMember,
-        members: &[BundleMember],
+        member: &NewNode,
+        members: &[MemberAddress],
         later: bool,
         dir: &Path,
     ) -> Result<(), Failure> {
-        let issued = self
-            .authority
-            .issue_node(&member.name, member.id, CERTIFICATE_DAYS, &[])
+        let members = members.iter().cloned();
+        let bundle = member
+            .bundle(&self.authority, CLUSTER, members, later, CERTIFICATE_DAYS)
             .map_err(cannot)?;
-        let bundle = Bundle {
-            cluster: self.authority.cluster(),
-            cluster_name: "demo".into(),
-            node: member.name.clone(),
-            node_id: member.id,
-            listen: member
-                .address
-                .parse()
-                .expect("an address of our own making"),
-            http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
-            members: members.to_vec(),
-            later,
-            ca_pem: self.authority.ca_pem().into(),
-            cert_pem: issued.cert_pem,
-            key_pem: issued.key_pem,
-        };
         let file = dir.with_extension("kvd");
         bundle.write_file(&file)?;
         join(&bundle, Some(dir))?;
@@ -149,15 +137,15 @@ fn cannot(error: impl std::fmt::Display) -> Failure {
 }
 
 /// New ids, and addresses that are free now. Another program could take one before the node does; then the start says so.
-pub(super) fn new_members(names: &[String]) -> Result<Vec<BundleMember>, Failure> {
+pub(super) fn new_members(names: &[String]) -> Result<Vec<NewNode>, Failure> {
     let addresses = found::free_addresses(names.len())
         .map_err(|error| Failure::start("a free port", &error))?;
-    let member = |(name, address): (&String, SocketAddr)| BundleMember {
-        name: name.clone(),
-        id: rand::random_range(1..=u64::MAX),
-        address: address.to_string(),
+    let member = |(name, address): (&String, SocketAddr)| {
+        let mut node = NewNode::new(name, &address.to_string()).map_err(cannot)?;
+        node.http = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        Ok(node)
     };
-    Ok(names.iter().zip(addresses).map(member).collect())
+    names.iter().zip(addresses).map(member).collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

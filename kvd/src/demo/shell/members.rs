@@ -16,13 +16,7 @@ impl Shell {
         let members = self.cluster.new_members(names)?;
         let changes: Vec<MemberChange> = members
             .iter()
-            .map(|member| {
-                MemberChange::Add(MemberAddress {
-                    name: member.name.clone(),
-                    id: member.id,
-                    address: member.address.clone(),
-                })
-            })
+            .map(|member| MemberChange::Add(member.member()))
             .collect();
         // A refusal is better heard before a key is written.
         let (before, _) = self.change_members(&changes, true)?;
