@@ -7,7 +7,7 @@ use kvd_sim::sim::campaign::{Campaign, run_seeds};
 use kvd_sim::sim::{Timeline, run, shrink, swarm};
 
 /// How long the test plays.
-const DEFAULT_SECONDS: u64 = 100;
+const DEFAULT_SECONDS: u64 = 110;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
